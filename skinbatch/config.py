@@ -46,17 +46,20 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _worker_count(value: Any) -> Any:
-    """Read a number of workers, or a range of them."""
+def worker_count(value: Any) -> Any:
+    """Return a number of workers, or a range as it was written. Values that are no text pass through.
+
+    Raises ValueError if a text is neither.
+    """
     if not isinstance(value, str):
         return value
     least, colon, most = value.partition(":")
     if not least.isdecimal() or (colon and not most.isdecimal()):
-        raise ValueError(f"a number of workers, or MIN:MAX such as 4:64, not {value!r}")
+        raise PydanticCustomError("workers", "must be a number, or MIN:MAX such as '4:64'")
     if not colon:
         return int(least)
     if not 1 <= int(least) <= int(most):
-        raise ValueError(f"MIN:MAX needs 1 or more, and at most MAX for MIN, not {value!r}")
+        raise PydanticCustomError("workers", "of MIN:MAX, MIN must be 1 or more, and at most MAX")
     return value
 
 
@@ -208,7 +211,7 @@ class EngineSettings(_Section):
         description="Address of a Ray cluster. By default the environment variable `RAY_ADDRESS`, and "
         "without it an embedded Ray.",
     )
-    workers: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_worker_count)] | None = (
+    workers: Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(worker_count)] | None = (
         Field(
             default=None,
             description="Number of workers, or `MIN:MAX`. By default one for each GPU, or one for each core with 2 GB of memory. "

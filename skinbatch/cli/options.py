@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skinbatch.config import worker_count
 from skinbatch.durations import moment_of, seconds_of
 from skinbatch.errors import UsageError
 from skinbatch.logs import event, writes_json
@@ -44,15 +45,6 @@ EngineName = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", help="Address of a Ray cluster. (default: RAY_ADDRESS)"),
-]
-Workers = Annotated[
-    str | None,
-    typer.Option(
-        "--workers",
-        metavar="N|MIN:MAX",
-        help="Number of workers. MIN:MAX starts as many as find room, up to MAX, and ends at once if there is no room "
-        "for MIN. (default: one per GPU, or one per core with 2 GB of memory)",
-    ),
 ]
 Device = Annotated[
     str | None,
@@ -207,6 +199,14 @@ def class_names(pairs: list[str]) -> dict[str, str]:
     return values
 
 
+def _workers(text: str) -> int | str:
+    try:
+        count: int | str = worker_count(text)
+    except ValueError as e:
+        raise typer.BadParameter(str(e)) from None
+    return count
+
+
 def _duration(text: str) -> float:
     try:
         return seconds_of(text)
@@ -229,6 +229,16 @@ def _exit_code(text: str) -> int:
     return int(text)
 
 
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|MIN:MAX",
+        parser=_workers,
+        help="Number of workers. MIN:MAX starts as many as find room, up to MAX, and ends at once if there is no room "
+        "for MIN. (default: one per GPU, or one per core with 2 GB of memory)",
+    ),
+]
 Deadline = Annotated[
     float | None,
     typer.Option(

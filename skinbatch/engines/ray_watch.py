@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray._private import state
 
-from skinbatch.engines.shares import Node
+from skinbatch.engines.shares import Node, amounts
 from skinbatch.errors import StoreError
 
 # Seconds between two looks at the cluster, and between two knocks at its head.
@@ -100,10 +100,10 @@ class Placement:
     def _wanting(self) -> tuple[str, float, float]:
         """Return what is missing, how long to wait for it, and after how long to tell the user."""
         up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        need = f"each needs {_amounts(self._cpus, self._gpus)}"
+        need = f"each needs {amounts(self._cpus, self._gpus)}"
         if any(self._fits(has.get("CPU", 0), has.get("GPU", 0)) for has in up):
             free = ray.available_resources()
-            left = _amounts(free.get("CPU", 0), free.get("GPU", 0) if self._gpus else 0)
+            left = amounts(free.get("CPU", 0), free.get("GPU", 0) if self._gpus else 0)
             return f"{need}, and the cluster has {left} free at the moment", _BUSY_S, _TELL_BUSY_S
         if any(self._fits(node.cpus, node.gpus) for node in self._possible()):
             return (
@@ -114,7 +114,9 @@ class Placement:
 
         most_cpus = max((has.get("CPU", 0) for has in up), default=0)
         most_gpus = max((has.get("GPU", 0) for has in up), default=0)
-        wanting = f"{need}, and no node of the cluster has that (at most {_amounts(most_cpus, most_gpus)})"
+        wanting = (
+            f"{need}, and no node of the cluster has that (at most {amounts(most_cpus, most_gpus)})"
+        )
         return wanting, _BUSY_S if self._again else _NOWHERE_S, _TELL_S
 
     def _fits(self, cpus: float, gpus: float) -> bool:
@@ -124,12 +126,6 @@ class Placement:
 def _has_place(actor: Any) -> bool:
     """Return whether Ray has begun to start the actor's process on a node."""
     return bool(state.actors(actor._actor_id.hex()).get("Pid"))
-
-
-def _amounts(cpus: float, gpus: float) -> str:
-    texts = [f"{cpus:g} CPU{'' if cpus == 1 else 's'}"]
-    texts += [f"{gpus:g} GPU{'' if gpus == 1 else 's'}"] if gpus else []
-    return " and ".join(texts)
 
 
 class HeadWatch:

@@ -88,12 +88,23 @@ def shares(
     if least is None or number is None:
         return number or max(1, room), per_cpu, per_gpu
     if room < least:
-        gpus = f" and {per_gpu:g} GPUs" if per_gpu else ""
+        added = " (with what the autoscaler may add)" if grows else ""
         raise UsageError(
-            f"workers = {settings.workers!r}: there is room for {room}, each with {per_cpu:g} CPUs{gpus}, counting what the "
-            "autoscaler may add; lower MIN, or cpus_per_worker"
+            f"workers = {settings.workers!r}: there is room for {room}, each with {amounts(per_cpu, per_gpu)}{added}; lower MIN, "
+            "or cpus_per_worker and gpus_per_worker if they are set"
         )
     return number if grows else min(number, room), per_cpu, per_gpu
+
+
+def amounts(cpus: float, gpus: float) -> str:
+    """Describe what a worker needs or a node has.
+
+    >>> amounts(1, 0), amounts(4, 0.5)
+    ('1 CPU', '4 CPUs and 0.5 GPUs')
+    """
+    texts = [f"{cpus:g} CPU{'' if cpus == 1 else 's'}"]
+    texts += [f"{gpus:g} GPU{'' if gpus == 1 else 's'}"] if gpus else []
+    return " and ".join(texts)
 
 
 def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:

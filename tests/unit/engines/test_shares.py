@@ -66,18 +66,18 @@ def test_a_range_of_workers_starts_as_many_as_find_room(
 
 
 @pytest.mark.parametrize(
-    ("settings", "room"),
+    ("device", "settings", "room"),
     [
-        ({"workers": "9:16"}, "room for 8, each with 1 CPUs"),
-        ({"workers": "3:4", "cpus_per_worker": 4.0}, "room for 2, each with 4 CPUs"),
-        ({"workers": "3:4", "gpus_per_worker": 0.5}, "room for 2, each with 4 CPUs and 0.5 GPUs"),
+        ("cpu", {"workers": "9:16"}, "room for 8, each with 1 CPU;"),
+        ("cpu", {"workers": "3:4", "cpus_per_worker": 4.0}, "room for 2, each with 4 CPUs"),
+        ("gpu", {"workers": "3:4", "gpus_per_worker": 0.5}, "for 2, each with 4 CPUs and 0.5 GPUs"),
     ],
 )
 def test_a_range_whose_least_finds_no_room_is_refused(
-    settings: dict[str, object], room: str
+    device: str, settings: dict[str, object], room: str
 ) -> None:
     with pytest.raises(UsageError, match=room):
-        shares(EngineSettings.model_validate(settings), [Node(8, 1)])
+        shares(EngineSettings.model_validate({"device": device} | settings), [Node(8, 1)])
 
 
 @pytest.mark.parametrize("text", ["8:4", "0:4", "a:b", "4:", ":4", "-1:3", "1.5:2", "", "0"])

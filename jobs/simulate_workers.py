@@ -204,6 +204,8 @@ class SimulatedPool:
     def release(self, kept: Collection[int]) -> None:
         """End the workers that no unit is left for."""
         now = self._clock.now
+        if self.first_idle is None and self._ready.keys() - kept:
+            self.first_idle = now
         for worker in range(self.size):
             if worker not in kept:
                 self.there_s += now - self._ready.pop(worker, now)

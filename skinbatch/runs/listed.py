@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from skinbatch.runs.apart import tell_apart
+from skinbatch.runs.gathered import Gathered
 from skinbatch.types import ImageRef, ShardRef
 
 LISTED_SCHEMA = pa.schema(
@@ -30,10 +31,12 @@ class Listing:
     """Hold a source as it is listed now.
 
     photos: Arrow table of image_id, uri, size, version and meta (JSON text). shards: its shards.
+    forget: frees the memory of photos that were looked at, if they are in a temporary file.
     """
 
     photos: pa.Table
     shards: tuple[ShardRef, ...]
+    forget: Callable[[], None] = field(default=lambda: None, compare=False)
 
     @property
     def empty(self) -> bool:
@@ -44,7 +47,7 @@ def collect(
     entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None
 ) -> Listing:
     """Collect the entries of a source as columns; of two with the same image_id, the first wins."""
-    batches: list[pa.RecordBatch] = []
+    gathered = Gathered(LISTED_SCHEMA)
     rows: list[ImageRef] = []
     shards: dict[str, ShardRef] = {}
 
@@ -57,7 +60,7 @@ def collect(
             [_meta_text(r.meta) for r in rows],
         ]
         arrays = [pa.array(c, f.type) for c, f in zip(columns, LISTED_SCHEMA, strict=True)]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=LISTED_SCHEMA))
+        gathered.add(pa.RecordBatch.from_arrays(arrays, schema=LISTED_SCHEMA))
         rows.clear()
 
     for count, entry in enumerate(entries, 1):
@@ -70,7 +73,8 @@ def collect(
         if count % 1000 == 0:
             on_count(count)
     flush()
-    return Listing(*tell_apart(pa.Table.from_batches(batches, LISTED_SCHEMA), shards))
+    photos, forget = gathered.table()
+    return Listing(*tell_apart(photos, shards), forget)
 
 
 def amend(listing: Listing, changed: Mapping[str, ImageRef], vanished: Iterable[str]) -> Listing:

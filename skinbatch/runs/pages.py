@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import tempfile
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import IO, cast
+from typing import cast
 
 import pyarrow as pa
+
+from skinbatch.runs.spill import Place, Spill
 
 _PER_PAGE = 256
 # Number of pages kept uncompressed. Texts are mostly read in the order in which they were added.
 _UNPACKED = 4
 # Bytes of compressed pages to keep in memory, enough for about 100,000 receipts.
 _IN_MEMORY = 32 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    start: int
-    length: int
 
 
 class Pages:
@@ -33,9 +26,8 @@ class Pages:
 
     def __init__(self, in_memory: int = _IN_MEMORY) -> None:
         self._codec = pa.Codec("zstd")
-        self._packed: list[tuple[int, bytes | _Place]] = []
-        self._room = in_memory
-        self._file: IO[bytes] | None = None
+        self._packed: list[tuple[int, bytes | Place]] = []
+        self._spill = Spill(in_memory)
         self._open: list[bytes] = []
         self._unpacked: OrderedDict[int, list[bytes]] = OrderedDict()
 
@@ -46,7 +38,7 @@ class Pages:
         if len(self._open) == _PER_PAGE:
             page = b"\n".join(self._open)
             packed = self._codec.compress(page, asbytes=True)
-            self._packed.append((len(page), self._keep(packed)))
+            self._packed.append((len(page), self._spill.keep(packed)))
             self._open = []
         return number
 
@@ -56,7 +48,7 @@ class Pages:
             return self._open[line]
         if page not in self._unpacked:
             size, kept = self._packed[page]
-            packed = self._read(kept) if isinstance(kept, _Place) else kept
+            packed = self._spill.read(kept)
             whole = cast(
                 bytes, self._codec.decompress(packed, decompressed_size=size, asbytes=True)
             )
@@ -65,22 +57,3 @@ class Pages:
                 self._unpacked.popitem(last=False)
         self._unpacked.move_to_end(page)
         return self._unpacked[page][line]
-
-    def _keep(self, packed: bytes) -> bytes | _Place:
-        """Return the page, or its place in the file if there is no room left in memory."""
-        if len(packed) <= self._room:
-            self._room -= len(packed)
-            return packed
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="skinbatch-", buffering=0)  # noqa: SIM115 - lives as long as the pages
-            start = self._file.seek(0, io.SEEK_END)
-            written = self._file.write(packed)
-        except OSError:
-            return packed
-        return _Place(start, len(packed)) if written == len(packed) else packed
-
-    def _read(self, place: _Place) -> bytes:
-        assert self._file is not None
-        self._file.seek(place.start)
-        return self._file.read(place.length)

@@ -15,12 +15,15 @@ from itertools import chain, groupby
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
+from skinbatch.runs.gathered import gathered, hashes_of, in_file_order
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
+from skinbatch.runs.spill import Place, Spill
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
@@ -28,6 +31,8 @@ from skinbatch.types import ShardRef, WorkUnit
 from skinbatch.unit_id import UnitId, family_of
 
 MEMBERS_PER_FILE = 100_000
+# Bytes of such files to keep in memory until it is known that the plan is new.
+_FILES_IN_MEMORY = 16 << 20
 PART_MEMBERS = 512
 # Most parts of one zip. Each part reads the whole directory of the file, so a file of millions of
 # members is done sooner in fewer, larger parts.
@@ -87,48 +92,55 @@ class PlanWriter:
             bits: the destination's leading bits, None at the first plan.
             anew: write also if the newest plan is equal.
         """
-        members, loose = self._loose_units(listing.photos, newest, bits)
+        members, loose = self._loose_units(listing, newest, bits)
         units = Units.of(chain(loose, self._shard_units(listing.shards, newest)))
         if newest is not None and not anew and units.same_inputs(newest.units):
             return newest
         before = names(self.store, self.fingerprint)
         name = layout.numbered(layout.number_of(before[0])[0] + 1 if before else 1)
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
-        sizes = {
-            n: self.store.put(prefix + n, _parquet(table)).size for n, table in members.items()
-        }
+        sizes = {n: self.store.put(prefix + n, data).size for n, data in members}
         table = units.table.replace_schema_metadata({_SIZES: json.dumps(sizes)})
         self.store.put(prefix + _UNITS, _parquet(table))
         return Plan(name, units, sizes)
 
     def _loose_units(
-        self, photos: pa.Table, newest: Plan | None, bits: int | None
-    ) -> tuple[dict[str, pa.Table], list[PlannedUnit]]:
-        ids = photos.column("image_id").to_pylist()
-        hashes = np.fromiter((key_hash(i) for i in ids), np.uint64, len(ids))
-        order = np.lexsort((np.arange(len(ids)), hashes))
-        keep = [k for n, k in enumerate(order) if n == 0 or ids[k] != ids[order[n - 1]]]
-        photos = photos.take(pa.array(keep, pa.int64()))
+        self, listing: Listing, newest: Plan | None, bits: int | None
+    ) -> tuple[Iterator[tuple[str, bytes]], list[PlannedUnit]]:
+        """Divide loose photos into units.
+
+        Returns the files with the photos, by name, and the units.
+        """
+        photos, forget = listing.photos, listing.forget
+        hashes = hashes_of(photos)
+        if not in_file_order(hashes):
+            photos, forget = gathered(photos.to_batches(), photos.schema)
+            hashes = hashes_of(photos)
+        order = _without_copies(photos, hashes, np.argsort(hashes, kind="stable"))
+
         known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []
-        groups = split(hashes[keep], first_bits(len(keep)) if bits is None else bits, known)
-        files: dict[str, pa.Table] = {}
+        groups = split(hashes[order], first_bits(len(order)) if bits is None else bits, known)
+        files: list[bytes | Place] = []
+        spill = Spill(_FILES_IN_MEMORY)
         units: list[PlannedUnit] = []
         first = 0
         pending: list[tuple[str, int, int]] = []
         for n, group in enumerate(groups):
             pending.append(group)
             if group[2] - first >= MEMBERS_PER_FILE or n == len(groups) - 1:
-                file_name = f"members-{len(files):05d}.parquet"
-                table = photos.slice(first, group[2] - first)
+                table = _taken(photos, order[first : group[2]])
                 unit_ids = pa.array(
                     [UnitId.of_group(g) for g, a, b in pending for _ in range(a, b)], pa.string()
                 )
-                files[file_name] = table = table.append_column("unit_id", unit_ids)
+                table = table.append_column("unit_id", unit_ids)
                 for g, a, b in pending:
                     unit = WorkUnit(UnitId.of_group(g), refs(table.slice(a - first, b - a)))
-                    units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, file_name))
+                    name = _members_name(len(files))
+                    units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, name))
+                files.append(spill.keep(_parquet(table)))
+                forget()
                 pending, first = [], group[2]
-        return files, units
+        return ((_members_name(n), spill.read(file)) for n, file in enumerate(files)), units
 
     def _shard_units(
         self, shards: Iterable[ShardRef], newest: Plan | None
@@ -178,6 +190,33 @@ class PlanWriter:
             )
             for n, a in enumerate(starts)
         ]
+
+
+def _without_copies(
+    photos: pa.Table, hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Leave out all but the first of photos with the same image_id.
+
+    order: rows by hash, and otherwise as they were listed.
+    """
+    ids = photos.column("image_id")
+    again = [
+        n + 1
+        for n in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        if ids[order[n]] == ids[order[n + 1]]
+    ]
+    return np.delete(order, again)
+
+
+def _taken(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a large table, which lie close together."""
+    first = int(rows.min())
+    near = photos.slice(first, int(rows.max()) + 1 - first).combine_chunks()
+    return near.take(pa.array(rows - first))
+
+
+def _members_name(number: int) -> str:
+    return f"members-{number:05d}.parquet"
 
 
 def names(store: Store, fingerprint: str) -> list[str]:

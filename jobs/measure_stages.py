@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from skinbatch.evaluate import papers
+from skinbatch.grading.tones import TONES
 from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.recipe import Recipe
@@ -50,6 +51,49 @@ def measure_stages(pack: str, photos: Path, out: Path, part: str) -> list[str]:
     }
     rows = [*_of_masks(evaluations["segmenter"]), *_of_lesions(evaluations["detector"])]
     return rows if part == "train" else [*rows, *_of_classes(evaluations["classifier"])]
+
+
+def tone_table(out: Path) -> Iterator[str]:
+    """Yield a Markdown table of the numbers by skin tone. out: as it was given to measure_stages."""
+    slices = {
+        stage: json.loads((out / stage / "evaluation.json").read_text("utf-8"))["slices"]
+        for stage in STAGES
+    }
+    by_tone = {stage: of_stage["skin_tone"] for stage, of_stage in slices.items()}
+    yield (
+        "| skin tone | faces | skin: Dice | photos with acne | AP50 | count error (MAE) | photos of diseases | mean AUC |"
+    )
+    yield "|---" * 8 + "|"
+    for tone in (*TONES, "unknown"):
+        cells: list[str] = []
+        for stage, numbers in _NUMBERS_BY_TONE.items():
+            group = by_tone[stage].get(tone)
+            none = (0, None, None) if stage == "detector" else (0, None)
+            values: tuple[Any, ...] = numbers(group) if group else none
+            cells += [str(values[0]), *(_with_interval(value) for value in values[1:])]
+        yield f"| {tone} | {' | '.join(cells)} |"
+
+
+def _masks_of(group: dict[str, Any]) -> tuple[Any, ...]:
+    return group["masks"]["photos"], group["masks"]["classes"]["skin"]["dice"]
+
+
+def _boxes_of(group: dict[str, Any]) -> tuple[Any, ...]:
+    lesions = group["lesions"]
+    own = next(error for error in lesions["count_error"] if error["own"])
+    return lesions["photos"], lesions["detection"]["all boxes"]["500"]["ap50"], own["mae"]
+
+
+def _classes_of(group: dict[str, Any]) -> tuple[Any, ...]:
+    part = next(value for name, value in group.items() if name.startswith("classes"))
+    return part["photos"], part["classes"]["mean"]["auc"]
+
+
+_NUMBERS_BY_TONE: dict[str, Callable[[dict[str, Any]], tuple[Any, ...]]] = {
+    "segmenter": _masks_of,
+    "detector": _boxes_of,
+    "classifier": _classes_of,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +259,16 @@ def _row(
     what: str, number: dict[str, float | None], paper: float | None = None, digits: int = 3
 ) -> str:
     beside = "" if paper is None else f"{paper:.{digits}f}"
-    if number["value"] is None:  # a class without photos
-        return f"| {what} | – | {beside} |"
-    interval = f"({number['low']:.{digits}f} to {number['high']:.{digits}f})"
-    return f"| {what} | {number['value']:.{digits}f} {interval} | {beside} |"
+    return f"| {what} | {_with_interval(number, digits)} | {beside} |"
+
+
+def _with_interval(number: dict[str, float | None] | None, digits: int = 3) -> str:
+    """Return a number with its interval, or a dash for one that no photo gives."""
+    if number is None or number["value"] is None:
+        return "–"
+    return (
+        f"{number['value']:.{digits}f} ({number['low']:.{digits}f} to {number['high']:.{digits}f})"
+    )
 
 
 def run_skinbatch(*arguments: object) -> int:

@@ -37,7 +37,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.measure_clones import measure_clones
 from jobs.measure_precision import WAYS, measure_precision
-from jobs.measure_stages import PARTS, STAGES, measure_stages, run_skinbatch, starter_recipe
+from jobs.measure_stages import (
+    PARTS,
+    STAGES,
+    measure_stages,
+    run_skinbatch,
+    starter_recipe,
+    tone_table,
+)
 from jobs.measure_views import measure_views
 from jobs.round_weights import round_weights
 from skinbatch.evaluate import papers
@@ -64,6 +71,29 @@ ABOUT = (
     "photos. If the whole pipeline finds no face in a photo, it gives no probabilities, and each of them counts as 0, so "
     "its AUC also depends on how well faces are found. The classifier alone is measured on the photos with a face."
 )
+TONES = """## By skin tone
+
+The same photos, by the individual typology angle of the skin in the photo, which the light changes too. Intervals are
+wide where photos are few."""
+LIMITS = """## What it must not be used for
+
+It is no medical device. Do not use it to diagnose, to decide on a treatment, to reassure anybody, to choose patients for
+a trial, or to decide anything about a person. It is made to sort and describe large archives of photos, with people
+who look at what it finds.
+
+## Where it fails
+
+- It misses lesions on photos unlike its training photos, so a count of 0 does not mean clear skin (*Measured on other
+  kinds of photos*).
+- It counts some plain skin as acne: of copied patches of it, and on clear faces (the same table).
+- On very severe acne its counts are far off (the count errors by severity).
+- Its Hayashi grade is too high, because it counts all lesions, and the grade is for inflammatory ones.
+- It gives grades to photos of hands, limbs and backs that it takes for faces (*Close-ups, faces and other parts of the
+  body*).
+- It names few of the photos of lupus, rosacea and actinic keratosis; of the others, often nothing is named (the recalls
+  below).
+- Its photos of seborrheic keratosis come from few collections, which it may have learned instead of the disease.
+- Very light and dark skin is rare among its photos (*By skin tone*)."""
 VIEWS = """## Close-ups, faces and other parts of the body
 
 Measured by `python jobs/measure_views.py PHOTOS OUT` on held-out clinical photos, sorted by hand. Photos of a face or of nothing
@@ -200,6 +230,10 @@ def measure(pack: str, photos: Path, out: Path) -> str:
             "",
             PAPERS,
             "",
+            TONES,
+            "",
+            *tone_table(out / "valid"),
+            "",
             VIEWS,
             "",
             *views,
@@ -286,6 +320,7 @@ def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     precisions = folder / PRECISION / "tables.md"
     parts = [
         "# starter",
+        LIMITS,
         measure(pack, _prepared(folder), folder / "measured"),
         *([f"{PRECISIONS}\n\n{precisions.read_text()}"] if precisions.exists() else []),
         *_more_photos(folder, place),

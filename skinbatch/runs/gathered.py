@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from skinbatch.runs.spill import Place, Spill
 # the photos of a group lie close together in the file.
 IN_MEMORY = 200_000
 _BITS = 6
+# Most photos that exist as Python objects at a time.
+_AT_ONCE = 50_000
 
 
 class Gathered:
@@ -69,9 +71,15 @@ def gathered(
     return rows.table()
 
 
-def hashes_of(photos: pa.Table) -> NDArray[np.uint64]:
-    """Return (N,) the hashes by which photos are grouped."""
-    return np.fromiter(map(key_hash, _ids(photos)), np.uint64, photos.num_rows)
+def hashes_of(photos: pa.Table, forget: Callable[[], None] = lambda: None) -> NDArray[np.uint64]:
+    """Return (N,) the hashes by which photos are grouped. forget: as in Gathered.table."""
+    hashes = np.empty(photos.num_rows, np.uint64)
+    first = 0
+    for batch in photos.select(["image_id"]).to_batches(max_chunksize=_AT_ONCE):
+        hashes[first : first + len(batch)] = [key_hash(key) for key in batch.column(0).to_pylist()]
+        first += len(batch)
+        forget()
+    return hashes
 
 
 def in_file_order(hashes: NDArray[np.uint64]) -> bool:
@@ -82,8 +90,3 @@ def in_file_order(hashes: NDArray[np.uint64]) -> bool:
 
 def _part_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return hashes >> np.uint64(64 - _BITS)
-
-
-def _ids(photos: pa.Table) -> Iterator[str]:
-    for batch in photos.select(["image_id"]).to_batches(max_chunksize=10_000):
-        yield from batch.column(0).to_pylist()

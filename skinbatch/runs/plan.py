@@ -112,10 +112,10 @@ class PlanWriter:
         Returns the files with the photos, by name, and the units.
         """
         photos, forget = listing.photos, listing.forget
-        hashes = hashes_of(photos)
+        hashes = hashes_of(photos, forget)
         if not in_file_order(hashes):
             photos, forget = gathered(photos.to_batches(), photos.schema)
-            hashes = hashes_of(photos)
+            hashes = hashes_of(photos, forget)
         order = _without_copies(photos, hashes, np.argsort(hashes, kind="stable"))
 
         known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []

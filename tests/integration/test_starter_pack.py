@@ -58,6 +58,10 @@ def test_the_card_and_the_licence_say_what_it_is_not_for(pack: Pack) -> None:
         "ACNE04",
         "DermNet",
         "jobs/starter_pack.py measure",
+        "## What it must not be used for",
+        "## Where it fails",
+        "## By skin tone",
+        "## Precisions",
         "## What is missing",
     ):
         assert text in card, text

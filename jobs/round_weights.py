@@ -58,7 +58,7 @@ def round_weights(pack: Pack, out: Path) -> Manifest:
         rounded = network.state_dict()
         # The file may also hold layers that only training uses.
         state = {name: rounded.get(name, value) for name, value in read_weights(file).items()}
-        save_state(state, out / file.name)
+        save_state(state, out / file.name, exact_vectors=True)
         hashes[stem] = hashlib.sha256((out / file.name).read_bytes()).hexdigest()
     return _with_hashes(pack.manifest, hashes)
 

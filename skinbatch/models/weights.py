@@ -24,15 +24,20 @@ def save_weights(network: nn.Module, path: Path) -> None:
     save_state(network.state_dict(), path)
 
 
-def save_state(state: Mapping[str, Tensor], path: Path) -> None:
+def save_state(state: Mapping[str, Tensor], path: Path, exact_vectors: bool = False) -> None:
     """Save tensors by layer, as save_weights does.
+
+    exact_vectors: save tensors of one dimension, such as those of norms, in single precision.
 
     Raises ValueError for numbers that do not fit into half precision.
     """
+
+    def stored(value: Tensor) -> Tensor:
+        exact = not value.is_floating_point() or (exact_vectors and value.ndim == 1)
+        return (value if exact else value.half()).detach().cpu().contiguous()
+
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in state.items()
-        if not name.endswith(BOOKKEEPING)
+        name: stored(value) for name, value in state.items() if not name.endswith(BOOKKEEPING)
     }
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

@@ -24,6 +24,7 @@ from skinbatch.durations import moment_of
 from skinbatch.errors import UsageError
 from skinbatch.setting_errors import explain
 from skinbatch.toml_file import read_toml
+from skinbatch.worker_range import worker_count
 
 MiB = 1 << 20
 
@@ -44,23 +45,6 @@ def _moment(value: Any) -> Any:
 def _as_list(value: Any) -> Any:
     """Convert a single name to a list of names."""
     return (value,) if isinstance(value, str) else value
-
-
-def worker_count(value: Any) -> Any:
-    """Return a number of workers, or a range as it was written. Values that are no text pass through.
-
-    Raises ValueError if a text is neither.
-    """
-    if not isinstance(value, str):
-        return value
-    least, colon, most = value.partition(":")
-    if not least.isdecimal() or (colon and not most.isdecimal()):
-        raise PydanticCustomError("workers", "must be a number, or MIN:MAX such as '4:64'")
-    if not colon:
-        return int(least)
-    if not 1 <= int(least) <= int(most):
-        raise PydanticCustomError("workers", "of MIN:MAX, MIN must be 1 or more, and at most MAX")
-    return value
 
 
 class SourceSettings(_Section):
@@ -252,18 +236,6 @@ class EngineSettings(_Section):
         description="Seconds without a decoded photo or a finished call of a model after which a worker "
         "is given up and its unit is tried again.",
     )
-
-    @property
-    def least_workers(self) -> int | None:
-        """Return the workers for which there must be room, or None if no range is set."""
-        return int(self.workers.partition(":")[0]) if isinstance(self.workers, str) else None
-
-    @property
-    def most_workers(self) -> int | None:
-        """Return the number of workers, or the most that a range allows; None if not set."""
-        if isinstance(self.workers, str):
-            return int(self.workers.partition(":")[2])
-        return self.workers
 
 
 class RunSettings(_Section):

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from skinbatch.config import worker_count
 from skinbatch.durations import moment_of, seconds_of
 from skinbatch.errors import UsageError
 from skinbatch.logs import event, writes_json
+from skinbatch.worker_range import worker_count
 
 # Heading of the options that choose photos, in --help.
 SELECTION = "Which photos"

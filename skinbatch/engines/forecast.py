@@ -24,6 +24,7 @@ from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.runs.standing import Standing, read_standing
 from skinbatch.storage.discard import DISCARD
 from skinbatch.types import ShardRef
+from skinbatch.worker_range import most_of
 
 _LEVEL = 0.95
 
@@ -137,7 +138,7 @@ def forecast(
     settings = (
         merge(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
     )
-    worker_count = settings.engine.most_workers
+    worker_count = most_of(settings.engine.workers)
     # The number of workers is what is asked about. The sample has as many as fit.
     alone = settings.engine.model_copy(update={"workers": None})
     settings = settings.model_copy(update={"engine": alone})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from skinbatch.config import EngineSettings
 from skinbatch.errors import UsageError
+from skinbatch.worker_range import least_of, most_of
 
 # CPUs of a worker, tried in this order. Fewer are faster, because a worker with one CPU waits for
 # no other thread. Each worker has models and pixels of its own.
@@ -51,7 +52,7 @@ def shares(
         UsageError: If the settings ask for more per worker than any node has, or for more workers
             than there is room for.
     """
-    least, number = settings.least_workers, settings.most_workers
+    least, number = least_of(settings.workers), most_of(settings.workers)
     per_gpu = _gpus_of_a_worker(settings, nodes)
     hosts = [node for node in nodes if node.cpus > 0 and node.gpus >= per_gpu]
     empty = not any(node.cpus > 0 for node in nodes)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import skinbatch
 from skinbatch.cli import main as cli
-from skinbatch.config import Config
+from skinbatch.config import Config, parse_config
 from skinbatch.demo import write_demo_archive
 from skinbatch.models.classifiers.classifier import ClassifierSpec
 from skinbatch.models.manifest import read_manifest, write_manifest
@@ -82,7 +82,12 @@ def scored(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Path:
     files = {"cued.png": cued, "more.parquet": table.getvalue(), "more.zip": archive.getvalue()}
     write_tree(folder / "photos", files)
     report = skinbatch.score(
-        folder / "photos", folder / "out", pack=str(pack), engine="local", max_failures=1
+        folder / "photos",
+        folder / "out",
+        pack=str(pack),
+        engine="local",
+        max_failures=1,
+        config=parse_config({"model": {"precision": "fp32"}}),  # as `explain` computes
     )
     assert report.statuses["ok"] == 7
     return folder / "out"

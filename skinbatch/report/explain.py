@@ -51,7 +51,7 @@ class Explanation:
     photo: (H, W, 3) uint8 RGB as displayed. box: x1 y1 x2 y2, pixels, of the part that the
     classifier was given. maps: method -> (H, W) float32 in [0, 1], NaN where the network does not
     look. notes: what could not be drawn, and why. probabilities: class -> probability, as computed
-    now.
+    now, in fp32.
     """
 
     image_id: str

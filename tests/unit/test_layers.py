@@ -23,7 +23,7 @@ FLOORS = {
         ),
         0,
     ),
-    **dict.fromkeys(("durations", "streams", "unit_id"), 0),
+    **dict.fromkeys(("durations", "streams", "unit_id", "worker_range"), 0),
     **dict.fromkeys(("grading", "metrics", "tables", "storage"), 1),
     **dict.fromkeys(("archive", "models"), 2),
     **dict.fromkeys(("annotations", "runs"), 3),

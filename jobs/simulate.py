@@ -2,12 +2,14 @@
 
     python jobs/simulate.py --workers 1000 --units 2000000 --preempt 0.01
     python jobs/simulate.py --ray --workers 8 --units 3000
+    python jobs/simulate.py --plan 10000000
 
 Planning, scheduler, ledger, folds, snapshot and clean-up are those of `skinbatch score`, and every
 simulated unit leaves a real receipt. Only time is simulated: a worker takes as long for a unit as
 in a measured run (`--like DEST`), and the driver's own processor time is added to the clock, so
 workers wait for a driver that is too slow. With `--ray`, nothing is simulated but the models: units
-go to real actors, which commit them into a real folder and take no time to score them.
+go to real actors, which commit them into a real folder and take no time to score them. With `--plan`,
+a listing of so many loose photos is only planned.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jobs.simulate_plan import plan_listing
 from jobs.simulate_store import OneFileStore
 from jobs.simulate_workers import Clock, Fleet, SimulatedPool
 from skinbatch.config import Config, StorageSettings, load_config
@@ -201,6 +204,17 @@ def through_ray(workers: int, units: int, work: Path) -> str:
     )
 
 
+def planning(photos: int, work: Path) -> str:
+    """Plan a listing, and return a table of what it took."""
+    planned, units, seconds = plan_listing(photos, work)
+    rows = [
+        ("photos and units of the plan", f"{planned:,}, {units:,}", ""),
+        ("peak memory of the driver", f"{memory_mib('VmHWM'):,.0f} MiB", f"{AIM_MIB:,.0f} MiB"),
+        ("listing and planning", f"{seconds:,.0f} s", ""),
+    ]
+    return _markdown(rows)
+
+
 @contextmanager
 def on_simulated_time(clock: Clock) -> Iterator[None]:
     """Let the scheduler, the totals and the record read this clock."""
@@ -351,6 +365,9 @@ def main() -> None:
         "--replace", type=float, default=180.0, help="seconds until a lost machine is replaced"
     )
     parser.add_argument("--ray", action="store_true", help="send the units through real Ray actors")
+    parser.add_argument(
+        "--plan", type=int, metavar="PHOTOS", help="only plan a listing of so many loose photos"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--work", type=Path, help="folder for the destination, about 3 KB a unit")
@@ -362,6 +379,9 @@ def main() -> None:
         args.workers, photo_s, args.photos, args.preempt, args.start, args.replace, args.seed
     )
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        if args.plan:
+            print(planning(args.plan, Path(folder)))
+            return
         if args.ray:
             print(through_ray(args.workers, args.units, Path(folder)))
             return

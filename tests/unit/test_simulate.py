@@ -1,5 +1,6 @@
 """Test that a simulated run is a real one: every unit is committed once, whatever is preempted."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def test_the_command_prints_a_table_and_writes_the_numbers(
     printed = capsys.readouterr().out
     assert "| units committed, each once | 30 | all |" in printed
     assert (tmp_path / "found").is_file()
+
+
+def test_the_plan_of_a_listing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "--plan", "1200", "--work", str(tmp_path)])
+    simulate.main()
+    printed = capsys.readouterr().out
+    assert "| photos and units of the plan | 1,200, 32 |  |" in printed
+    assert re.search(r"\| peak memory of the driver \| [1-9][\d,]* MiB \| 954 MiB \|", printed)
 
 
 def test_times_are_drawn_from_the_units_of_a_measured_run(tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ class _Pool:
     def release(self, kept: Collection[int]) -> None:
         """Do nothing: there is one worker."""
 
+    def restore(self) -> None:
+        """Do nothing: the worker is there."""
+
     def close(self) -> None:
         """Do nothing, as there is nothing to end."""
 

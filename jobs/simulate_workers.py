@@ -211,6 +211,9 @@ class SimulatedPool:
                 self.there_s += now - self._ready.pop(worker, now)
                 self._lives[worker] += 1  # nothing that is planned for it happens
 
+    def restore(self) -> None:
+        """Do nothing: the photos of a simulation do not change."""
+
     def close(self) -> None:
         """Count the seconds of the workers that are still there."""
         self._clock.end_turn()

@@ -199,8 +199,8 @@ class EngineSettings(_Section):
         Field(
             default=None,
             description="Number of workers, or `MIN:MAX`. By default one for each GPU, or one for each core with 2 GB of memory. "
-            "With a range, the cluster and what its autoscaler may add must have room for `MIN`, and up to "
-            "`MAX` start as nodes come.",
+            "With a range, up to `MAX` start as nodes come, and there must be room for `MIN`: on this machine, or in "
+            "the cluster with what its autoscaler may add, if that can be read.",
         )
     )
     device: Literal["auto", "cpu", "gpu"] = Field(

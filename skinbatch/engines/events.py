@@ -75,6 +75,13 @@ class WorkerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersReleased:
+    """Report that workers were ended because no unit is left for them."""
+
+    workers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class StoreTrouble:
     """Report that a worker has trouble with a store and is trying again."""
 
@@ -97,6 +104,7 @@ RunEvent = (
     | UnitHalved
     | UnitOpen
     | WorkerDied
+    | WorkersReleased
     | StoreTrouble
     | Tick
 )

@@ -67,8 +67,6 @@ def execute(run: Run, work: Work, todo: Todo, engine: Engine) -> Executed:
 
     run.presenter.phase("starting workers")
     pool = engine.start(replace(run.prepared.context, units=todo.units))
-    with run.log.lock:
-        run.log.record.workers = pool.size
     assignments, idle = todo.assignments, set[int]()
     try:
         for _ in range(MAX_ROUNDS):
@@ -92,6 +90,7 @@ def execute(run: Run, work: Work, todo: Todo, engine: Engine) -> Executed:
                 break
             work.plan = run.planner.anew(work.plan, drift)
             assignments = work.assignments()
+            pool.restore()
     finally:
         pool.close()
     return Executed(stopped, gone)

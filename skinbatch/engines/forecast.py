@@ -250,8 +250,8 @@ def _with_times(
     prices = prepared.config.prices
 
     def cost_of(photo_s: float) -> Cost:
-        # Workers that wait for the last unit are there as well.
-        spent = {resource: round((worker_count or busy) * longest * photo_s, 3)}
+        # Workers that no unit is left for are ended, so waiting costs nothing.
+        spent = {resource: round(counted.left * photo_s, 3)}
         return Cost(spent, counted.left, gets, puts, counted.left_bytes)
 
     def price(photo_s: float) -> float:

@@ -132,6 +132,9 @@ class LocalPool:
     def release(self, kept: Collection[int]) -> None:
         """Do nothing: the only worker ends with the run."""
 
+    def restore(self) -> None:
+        """Do nothing: the only worker is there."""
+
     def close(self) -> None:
         self._connection.close()
         self._process.kill()

@@ -95,6 +95,9 @@ class WorkerPool(Protocol):
     def release(self, kept: Collection[int]) -> None:
         """End all workers but those in `kept`, because no unit is left for them."""
 
+    def restore(self) -> None:
+        """Start the workers again that `release` has ended, because there are new units."""
+
     def close(self) -> None:
         """Kill every worker."""
 

@@ -171,7 +171,13 @@ class RayEngine:
 
         Raises UsageError if they ask for more than any node has or can have.
         """
-        return shares(self.settings, [*nodes_up(), *self._possible()], grows=not self.embedded)
+        possible = self._possible()
+        return shares(
+            self.settings,
+            [*nodes_up(), *possible],
+            grows=not self.embedded,
+            all_known=self.embedded or bool(possible),
+        )
 
     def _possible(self) -> list[Node]:
         return [] if self.embedded or ray.util.client.ray.is_connected() else possible_nodes()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 import ray
@@ -196,6 +196,8 @@ class RayPool:
             if (draining.keys() - self._draining.keys()) & set(self._nodes.values()):
                 events.append(PoolMessage("a node is being drained; its workers start elsewhere"))
             self._draining, self._looked_at = draining, now
+        if not self._draining:
+            return events
 
         at_work = {worker for worker, kind in self._calls.values() if kind == "score"}
         for worker in [w for w, node in self._nodes.items() if node in self._draining]:
@@ -261,24 +263,31 @@ class RayPool:
         self._replace(worker)
 
     def release(self, kept: Collection[int]) -> None:
-        for worker in self._actors.keys() - kept:
-            self._end(worker)
+        self._end(self._actors.keys() - kept)
+
+    def restore(self) -> None:
+        for worker in range(self.size):
+            if worker not in self._actors:
+                self._start(worker)
 
     def _replace(self, worker: int) -> None:
-        self._end(worker)
+        self._end({worker})
         self._metrics.replaced(worker)
         if self._placement is not None and not self._up:
             self._placement.begin()
         self._start(worker)
 
-    def _end(self, worker: int) -> None:
-        self._calls = {call: who for call, who in self._calls.items() if who[0] != worker}
-        self._asked = {asked: who for asked, who in self._asked.items() if who[0] != worker}
-        self._missing.pop(worker, None)
-        self._progress.pop(worker, None)
-        self._nodes.pop(worker, None)
-        self._up.discard(worker)
-        ray.kill(self._actors.pop(worker), no_restart=True)
+    def _end(self, workers: Set[int]) -> None:
+        if not workers:
+            return
+        self._calls = {call: who for call, who in self._calls.items() if who[0] not in workers}
+        self._asked = {asked: who for asked, who in self._asked.items() if who[0] not in workers}
+        self._up -= workers
+        for worker in workers:
+            self._missing.pop(worker, None)
+            self._progress.pop(worker, None)
+            self._nodes.pop(worker, None)
+            ray.kill(self._actors.pop(worker), no_restart=True)
 
     def close(self) -> None:
         if self._head.lost:

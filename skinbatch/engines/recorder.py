@@ -13,6 +13,7 @@ from skinbatch.engines.events import (
     UnitOpen,
     UnitRetried,
     WorkerDied,
+    WorkersReleased,
 )
 from skinbatch.engines.pool import WorkerReady
 from skinbatch.engines.worker_time import WorkerTime
@@ -27,6 +28,7 @@ class Recorder:
         self._log = log
         self._started = time.monotonic()
         self._worker_time = WorkerTime()
+        self._ready: set[int] = set()
 
     def hear(self, event: RunEvent) -> None:
         """Count an event. The heartbeat may write the record at any time, on its own thread."""
@@ -37,9 +39,13 @@ class Recorder:
         match event:
             case WorkerReady():
                 self._worker_time.ready(event)
+                self._ready.add(event.worker)
+                record.workers = len(self._ready)
                 machine = f"{event.host}: {event.device}"
                 if machine not in record.machines:
                     record.machines.append(machine)
+            case WorkersReleased():
+                self._worker_time.released(event.workers)
             case UnitCommitted():
                 _count_committed(record, event)
             case UnitDrifted():

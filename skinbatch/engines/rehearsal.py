@@ -80,6 +80,7 @@ class Rehearser:
         self._resources: dict[int, str] = {}
         self._warm: set[int] = set()
         self._begun: dict[int, float] = {}
+        self._given: dict[int, WorkUnit] = {}
         self._measured: list[Measured] = []
         self._problems: list[str] = []
         self._seen: dict[int, UnitProgress] = {}
@@ -115,8 +116,12 @@ class Rehearser:
             self.presenter.note(event.text)
         else:
             self._begun.pop(event.worker, None)
+            unit = self._given.pop(event.worker, None)
             self._warm.discard(event.worker)
             self._resources.pop(event.worker, None)
+            if event.machine_lost:  # or about to be taken away
+                self._waiting.extend([unit] if unit is not None else [])
+                return
             self._problems.append(f"a worker died: {event.reason}")
             if len(self._problems) >= _MOST_PROBLEMS:
                 raise StoreError(f"the sample could not be scored: {self._problems[-1]}")
@@ -130,6 +135,7 @@ class Rehearser:
             self._first_warm = min(self._first_warm, self._further)
             return
 
+        del self._given[event.worker]
         seconds = self._further - self._begun.pop(event.worker)
         if isinstance(outcome, UnitDone) and outcome.receipt is not None:
             photos = sum(outcome.receipt.statuses.values())
@@ -146,7 +152,8 @@ class Rehearser:
         for worker in sorted(self._warm - self._begun.keys()):
             if self._waiting:
                 self._begun[worker] = time.monotonic()
-                self.pool.submit(worker, _assignment(self._waiting.popleft()))
+                unit = self._given[worker] = self._waiting.popleft()
+                self.pool.submit(worker, _assignment(unit))
         done = self._count - len(self._waiting) - len(self._begun)
         self.presenter.phase(f"scoring a sample: {done} of {self._count} parts")
 

@@ -21,6 +21,7 @@ from skinbatch.engines.events import (
     UnitOpen,
     UnitRetried,
     WorkerDied,
+    WorkersReleased,
 )
 from skinbatch.engines.member_count import MemberCount
 from skinbatch.engines.next_step import (
@@ -113,7 +114,6 @@ class Scheduler:
         self._lost_machines: Counter[str] = Counter()
         self._store_tries: dict[str, int] = {}
         self._starts = 0
-        self._released = False
         self._looked = time.monotonic()
         self._watched = -math.inf
         self.stopped: str | None = None
@@ -167,10 +167,10 @@ class Scheduler:
         Their machines are free for others, or for the autoscaler to take away. If a unit in flight
         has to be halved later, its worker scores one half after the other.
         """
-        if self.idle or not self._released:
-            self.pool.release(self._busy.keys())
+        self.pool.release(self._busy.keys())
+        if self.idle:
+            self.publish(WorkersReleased(frozenset(self.idle)))
             self.idle.clear()
-            self._released = True
 
     def _wake(self) -> None:
         """Queue the units whose pause is over."""
@@ -244,8 +244,11 @@ class Scheduler:
         self._later.append((time.monotonic() + step.pause * self.store_timeout_s, assignment))
 
     def _bury(self, death: Death) -> None:
+        was_ready = death.worker in self.idle
         self.idle.discard(death.worker)
         busy = self._busy.pop(death.worker, None)
+        if busy is None and was_ready:
+            return  # its node is gone or is being drained
         if busy is None:
             self._starts += 1
             if self._starts > STARTS_WITHOUT_READY * self.pool.size:

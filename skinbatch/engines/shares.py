@@ -32,7 +32,7 @@ class Node:
 
 
 def shares(
-    settings: EngineSettings, nodes: list[Node], *, grows: bool = False
+    settings: EngineSettings, nodes: list[Node], *, grows: bool = False, all_known: bool = True
 ) -> tuple[int, float, float]:
     """Return (workers, CPUs of each, GPUs of each), so that every worker fits on a node.
 
@@ -47,6 +47,7 @@ def shares(
         nodes: those that are up, and those that the autoscaler may add.
         grows: nodes that are not known yet may join. A requested GPU is then waited for, and so is
             any node if no node has CPUs, as in a cluster that was scaled to zero.
+        all_known: `nodes` has all that may join. Otherwise the start of a range is not checked.
 
     Raises:
         UsageError: If the settings ask for more per worker than any node has, or for more workers
@@ -88,7 +89,7 @@ def shares(
 
     if least is None or number is None:
         return number or max(1, room), per_cpu, per_gpu
-    if room < least:
+    if room < least and all_known:
         added = " (with what the autoscaler may add)" if grows else ""
         raise UsageError(
             f"workers = {settings.workers!r}: there is room for {room}, each with {amounts(per_cpu, per_gpu)}{added}; lower MIN, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from skinbatch.engines.pool import WorkerReady
 
@@ -13,7 +13,8 @@ class WorkerTime:
     """Add up worker-seconds, from when each worker is ready.
 
     A worker that dies and is replaced keeps its place, so its seconds go on. Places for which no
-    worker was ever ready cost nothing here, as they may still be waiting for a machine.
+    worker was ever ready cost nothing here, as they may still be waiting for a machine. Nor do
+    those of workers that were released.
 
     clock: seconds from any origin.
     """
@@ -33,6 +34,14 @@ class WorkerTime:
             self._workers[before] -= 1
         self._resources[event.worker] = event.resource
         self._workers[event.resource] += 1
+
+    def released(self, workers: Iterable[int]) -> None:
+        """End counting workers until they are ready again."""
+        self._count()
+        for worker in workers:
+            resource = self._resources.pop(worker, None)
+            if resource is not None:
+                self._workers[resource] -= 1
 
     def seconds(self) -> Mapping[str, float]:
         """Return resource (`cpu` or `gpu`) -> worker-seconds so far."""

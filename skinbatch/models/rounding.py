@@ -49,7 +49,7 @@ def _move_factors(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     A norm divides by the deviation of its input and multiplies by its weight. Afterwards both
     together are a power of two for each channel, which does not change the digits of the weights
     that it is folded into. With statistics of a batch, as in training, the norm gives the same
-    numbers as before.
+    numbers as before, except for channels that hardly vary.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     weight = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight

@@ -88,5 +88,28 @@ def in_file_order(hashes: NDArray[np.uint64]) -> bool:
     return len(part) <= IN_MEMORY or bool(np.all(np.diff(part) >= 0))
 
 
+def without_copies(
+    photos: pa.Table, hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Leave out all but the first of photos with the same image_id.
+
+    order: rows by hash, and otherwise as they were listed.
+    """
+    ids = photos.column("image_id")
+    again = [
+        n + 1
+        for n in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        if ids[order[n]] == ids[order[n + 1]]
+    ]
+    return np.delete(order, again)
+
+
+def taken(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a large table, which lie close together."""
+    first = int(rows.min())
+    near = photos.slice(first, int(rows.max()) + 1 - first).combine_chunks()
+    return near.take(pa.array(rows - first))
+
+
 def _part_of(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return hashes >> np.uint64(64 - _BITS)

@@ -8,22 +8,20 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
-from skinbatch.runs.gathered import gathered, hashes_of, in_file_order
+from skinbatch.runs.gathered import gathered, hashes_of, in_file_order, taken, without_copies
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
-from skinbatch.runs.spill import Place, Spill
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
 from skinbatch.tables.parquet import read_columns
@@ -31,8 +29,6 @@ from skinbatch.types import ShardRef, WorkUnit
 from skinbatch.unit_id import UnitId, family_of
 
 MEMBERS_PER_FILE = 100_000
-# Bytes of such files to keep in memory until it is known that the plan is new.
-_FILES_IN_MEMORY = 16 << 20
 PART_MEMBERS = 512
 # Most parts of one zip. Each part reads the whole directory of the file, so a file of millions of
 # members is done sooner in fewer, larger parts.
@@ -109,38 +105,43 @@ class PlanWriter:
     ) -> tuple[Iterator[tuple[str, bytes]], list[PlannedUnit]]:
         """Divide loose photos into units.
 
-        Returns the files with the photos, by name, and the units.
+        Returns the files with the photos, by name, made as they are asked for, and the units.
         """
         photos, forget = listing.photos, listing.forget
         hashes = hashes_of(photos, forget)
         if not in_file_order(hashes):
             photos, forget = gathered(photos.to_batches(), photos.schema)
             hashes = hashes_of(photos, forget)
-        order = _without_copies(photos, hashes, np.argsort(hashes, kind="stable"))
+        order = without_copies(photos, hashes, np.argsort(hashes, kind="stable"))
 
         known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []
         groups = split(hashes[order], first_bits(len(order)) if bits is None else bits, known)
-        files: list[bytes | Place] = []
-        spill = Spill(_FILES_IN_MEMORY)
+        files = list(_files(groups))
         units: list[PlannedUnit] = []
-        first = 0
-        pending: list[tuple[str, int, int]] = []
-        for n, group in enumerate(groups):
-            pending.append(group)
-            if group[2] - first >= MEMBERS_PER_FILE or n == len(groups) - 1:
-                table = _taken(photos, order[first : group[2]])
-                unit_ids = pa.array(
-                    [UnitId.of_group(g) for g, a, b in pending for _ in range(a, b)], pa.string()
+        for number, file in enumerate(files):
+            table = taken(photos, order[file[0][1] : file[-1][2]])
+            for name, start, stop in file:
+                unit = WorkUnit(
+                    UnitId.of_group(name), refs(table.slice(start - file[0][1], stop - start))
                 )
-                table = table.append_column("unit_id", unit_ids)
-                for g, a, b in pending:
-                    unit = WorkUnit(UnitId.of_group(g), refs(table.slice(a - first, b - a)))
-                    name = _members_name(len(files))
-                    units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, b - a, name))
-                files.append(spill.keep(_parquet(table)))
+                units.append(
+                    PlannedUnit(
+                        unit.unit_id, unit.inputs_sha256, stop - start, _members_name(number)
+                    )
+                )
+            forget()
+
+        def written() -> Iterator[tuple[str, bytes]]:
+            for number, file in enumerate(files):
+                table = taken(photos, order[file[0][1] : file[-1][2]])
+                ids = [UnitId.of_group(name) for name, a, b in file for _ in range(a, b)]
+                yield (
+                    _members_name(number),
+                    _parquet(table.append_column("unit_id", pa.array(ids, pa.string()))),
+                )
                 forget()
-                pending, first = [], group[2]
-        return ((_members_name(n), spill.read(file)) for n, file in enumerate(files)), units
+
+        return written(), units
 
     def _shard_units(
         self, shards: Iterable[ShardRef], newest: Plan | None
@@ -192,27 +193,16 @@ class PlanWriter:
         ]
 
 
-def _without_copies(
-    photos: pa.Table, hashes: NDArray[np.uint64], order: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Leave out all but the first of photos with the same image_id.
-
-    order: rows by hash, and otherwise as they were listed.
-    """
-    ids = photos.column("image_id")
-    again = [
-        n + 1
-        for n in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-        if ids[order[n]] == ids[order[n + 1]]
-    ]
-    return np.delete(order, again)
-
-
-def _taken(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
-    """Return some rows of a large table, which lie close together."""
-    first = int(rows.min())
-    near = photos.slice(first, int(rows.max()) + 1 - first).combine_chunks()
-    return near.take(pa.array(rows - first))
+def _files(groups: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
+    """Yield groups together until they have enough photos for a file."""
+    file: list[tuple[str, int, int]] = []
+    for group in groups:
+        file.append(group)
+        if group[2] - file[0][1] >= MEMBERS_PER_FILE:
+            yield file
+            file = []
+    if file:
+        yield file
 
 
 def _members_name(number: int) -> str:

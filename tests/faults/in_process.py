@@ -83,6 +83,9 @@ class InProcessPool:
     def release(self, kept: Collection[int]) -> None:
         """Do nothing: there is one worker."""
 
+    def restore(self) -> None:
+        """Do nothing: the worker is there."""
+
     def close(self) -> None:
         scorer = self._worker._scorer
         scorer.pool.shutdown()

@@ -67,7 +67,7 @@ DRIFTED = UnitFailed("drift", "a.jpg changed", changed=(UNIT.images[0],))
 @pytest.mark.parametrize(
     ("event", "counts"),
     [
-        (WorkerReady(0, "cpu", "here"), {"machines": ["here: cpu"]}),
+        (WorkerReady(0, "cpu", "here"), {"machines": ["here: cpu"], "workers": 1}),
         (
             UnitCommitted(ASSIGNMENT, DONE),
             {

@@ -23,7 +23,14 @@ from skinbatch.engines.events import (
     WorkerDied,
 )
 from skinbatch.engines.next_step import MOST_LOST_MACHINES, Deaths
-from skinbatch.engines.pool import Death, Finished, PoolEvent, UnitProgress, WorkerReady
+from skinbatch.engines.pool import (
+    Death,
+    Finished,
+    PoolEvent,
+    PoolMessage,
+    UnitProgress,
+    WorkerReady,
+)
 from skinbatch.engines.recorder import Recorder
 from skinbatch.engines.scheduler import Scheduler, WorkersFailed
 from skinbatch.errors import StoreError
@@ -53,10 +60,13 @@ class ScriptedPool:
         self.events: list[PoolEvent] = [WorkerReady(w, "cpu", "here") for w in range(size)]
         self.replaced: list[int] = []
         self.released: set[int] = set()
+        self.used: set[int] = set()
         self.handed_out: list[Assignment] = []
 
     def submit(self, worker: int, assignment: Assignment) -> None:
+        assert worker not in self.released
         self.handed_out.append(assignment)
+        self.used.add(worker)
         ids = {r.image_id for r in assignment.unit.images}
         if assignment.unit.shard is not None:
             stop = assignment.unit.stop if assignment.unit.stop is not None else 10
@@ -93,7 +103,16 @@ class ScriptedPool:
         self.events.append(WorkerReady(worker, "cpu", "here"))
 
     def release(self, kept: Collection[int]) -> None:
-        self.released |= set(range(self.size)) - set(kept)
+        self.released = set(range(self.size)) - set(kept)
+        self.events = [
+            event
+            for event in self.events
+            if isinstance(event, PoolMessage) or event.worker not in self.released
+        ]
+
+    def restore(self) -> None:
+        self.events += [WorkerReady(worker, "cpu", "here") for worker in sorted(self.released)]
+        self.released = set()
 
     def close(self) -> None:
         self.events.clear()
@@ -310,6 +329,67 @@ def test_workers_without_a_unit_are_released_at_the_tail() -> None:
     heard = run(pool, assignment("g0", "a"), assignment("g1", "b"), assignment("g2", "c"))
     assert pool.released == {0, 2, 3}
     assert photos(heard) == ["a", "b", "c"]
+
+
+def test_a_worker_that_is_replaced_at_the_tail_is_released_too() -> None:
+    """Otherwise an autoscaler would add a node for it."""
+
+    class Drained(ScriptedPool):
+        waits, drained = 0, False
+
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
+            """Let worker 2 finish first, then 0, whose node is drained, and 1 when 0 is released."""
+            self.waits += 1
+            assert self.waits < 50, "the new worker waits for a node for as long as the tail takes"
+            events = super().wait(timeout_s)
+            ended = {event.worker: event for event in events if isinstance(event, Finished)}
+            held = [0] if 2 not in self.released else []
+            held += [1] if not self.drained or 0 not in self.released else []
+            self.events += [ended[worker] for worker in held if worker in ended]
+            events = [event for event in events if event not in self.events]
+            if 0 in ended and 0 not in held:
+                self.drained, self.released = True, {2}
+                events.append(Death(0, "its node is being drained", machine_lost=True))
+            return events
+
+    pool = Drained(size=3)
+    heard = run(pool, *(assignment(f"g{n}", f"{n}") for n in range(3)))
+    assert pool.drained
+    assert photos(heard) == ["0", "1", "2"]
+
+
+def test_released_workers_are_there_again_for_a_second_round() -> None:
+    pool, heard = ScriptedPool(size=3), Heard()
+
+    def round_of(*units: Assignment, ready: AbstractSet[int] = frozenset()) -> Scheduler:
+        scheduler = Scheduler(
+            pool, heard.hear, 60.0, 0.0, lambda unit: NONE, lambda shard, step: 10, ready
+        )
+        scheduler.run(iter(units))
+        return scheduler
+
+    first = round_of(assignment("g0", "a"))
+    assert len(pool.released) == 2
+    pool.restore()
+    pool.used.clear()
+    round_of(*(assignment(f"h{n}", f"{n}") for n in range(9)), ready=first.idle)
+    assert pool.used == {0, 1, 2}
+    assert len(photos(heard)) == 10
+
+
+def test_idle_workers_may_lose_their_machines_all_at_once() -> None:
+    class Drained(ScriptedPool):
+        left = 9
+
+        def wait(self, timeout_s: float) -> list[PoolEvent]:
+            if self.left:
+                self.left -= 1
+                self.events.append(Death(0, "its node is being drained", machine_lost=True))
+                return [WorkerReady(0, "cpu", "there"), self.events.pop()]
+            return super().wait(timeout_s)
+
+    heard = run(Drained(size=1), assignment("g0", "a"))
+    assert photos(heard) == ["a"]
 
 
 def test_a_lost_machine_is_not_the_units_fault() -> None:

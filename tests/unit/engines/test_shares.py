@@ -80,6 +80,11 @@ def test_a_range_whose_least_finds_no_room_is_refused(
         shares(EngineSettings.model_validate({"device": device} | settings), [Node(8, 1)])
 
 
+def test_the_start_of_a_range_is_not_checked_where_nodes_may_join_that_nobody_can_name() -> None:
+    settings = EngineSettings.model_validate({"workers": "4:64"})
+    assert shares(settings, [Node(2)], grows=True, all_known=False) == (64, 1.0, 0.0)
+
+
 @pytest.mark.parametrize("text", ["8:4", "0:4", "a:b", "4:", ":4", "-1:3", "1.5:2", "", "0"])
 def test_what_is_no_number_or_range_of_workers_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):

@@ -93,6 +93,9 @@ class ThreadPool:
     def release(self, kept: Collection[int]) -> None:
         """Do nothing: there is one worker."""
 
+    def restore(self) -> None:
+        """Do nothing: the worker is there."""
+
     def close(self) -> None: ...
 
 

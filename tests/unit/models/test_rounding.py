@@ -36,7 +36,9 @@ def network() -> nn.Module:
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 assert tensor is not None
                 tensor.data.uniform_(0.3, 1.7)
-            module.weight.data[0] = -module.weight[0]
+            assert module.running_var is not None
+            module.weight.data[:3] = torch.tensor([-module.weight[0].item(), 0.0, 1e-3])
+            module.running_var.data[3] = 1e-6
     return made.eval()
 
 
@@ -70,7 +72,8 @@ def test_a_rounded_network_is_trained_as_before() -> None:
     round_to_bf16(rounded, lambda: rounded(example(32, 32)))
     for one, other in zip(before.modules(), rounded.modules(), strict=True):
         if isinstance(one, nn.Conv2d) and isinstance(other, nn.Conv2d):
-            ratio = (other.weight / one.weight).abs()
+            usual = slice(4 if one.out_channels == 8 else 0, None)
+            ratio = (other.weight / one.weight)[usual].abs()
             assert ratio.min() > 0.7 and ratio.max() < 1.43
 
     with torch.no_grad():

@@ -69,6 +69,21 @@ def test_a_worker_counts_from_when_it_is_ready() -> None:
     assert time.seconds() == {"cpu": 50.0, "gpu": 20.0}
 
 
+def test_workers_cost_nothing_between_their_release_and_their_return() -> None:
+    now = 0.0
+    time = WorkerTime(lambda: now)
+    for worker in range(3):
+        time.ready(WorkerReady(worker, "CPU, 2 threads", "a"))
+    now = 10.0
+    time.released({0, 2, 7})  # number 7 never was ready
+    now = 100.0
+    assert time.seconds() == {"cpu": 120.0}
+
+    time.ready(WorkerReady(2, "CPU, 2 threads", "b"))
+    now = 110.0
+    assert time.seconds() == {"cpu": 140.0}
+
+
 def test_amounts_show_the_digits_that_matter() -> None:
     assert [amount(money, "EUR") for money in (0.0, 0.00123, 0.5, 12, 1234.5)] == [
         "0.00 EUR",

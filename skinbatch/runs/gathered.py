@@ -45,6 +45,7 @@ class Gathered:
             return pa.Table.from_batches(self._waiting, self._schema), lambda: None
 
         self._divide()
+        pa.default_memory_pool().release_unused()
         views = (self._spill.view(piece) for part in self._parts for piece in part)
         batches = [pa.ipc.read_record_batch(pa.py_buffer(view), self._schema) for view in views]
         return pa.Table.from_batches(batches, self._schema), self._spill.forget
@@ -88,20 +89,22 @@ def in_file_order(hashes: NDArray[np.uint64]) -> bool:
     return len(part) <= IN_MEMORY or bool(np.all(np.diff(part) >= 0))
 
 
-def without_copies(
-    photos: pa.Table, hashes: NDArray[np.uint64], order: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Leave out all but the first of photos with the same image_id.
+def by_hash(
+    photos: pa.Table, hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return the rows in the order of their hashes, and these hashes.
 
-    order: rows by hash, and otherwise as they were listed.
+    Of photos with the same image_id, only the first is there.
     """
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
     ids = photos.column("image_id")
     again = [
         n + 1
-        for n in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        for n in np.flatnonzero(hashes[1:] == hashes[:-1])
         if ids[order[n]] == ids[order[n + 1]]
     ]
-    return np.delete(order, again)
+    return (np.delete(order, again), np.delete(hashes, again)) if again else (order, hashes)
 
 
 def taken(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
-from skinbatch.runs.gathered import gathered, hashes_of, in_file_order, taken, without_copies
+from skinbatch.runs.gathered import by_hash, gathered, hashes_of, in_file_order, taken
 from skinbatch.runs.grouping import first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
@@ -112,10 +111,10 @@ class PlanWriter:
         if not in_file_order(hashes):
             photos, forget = gathered(photos.to_batches(), photos.schema)
             hashes = hashes_of(photos, forget)
-        order = without_copies(photos, hashes, np.argsort(hashes, kind="stable"))
+        order, hashes = by_hash(photos, hashes)
 
         known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []
-        groups = split(hashes[order], first_bits(len(order)) if bits is None else bits, known)
+        groups = split(hashes, first_bits(len(order)) if bits is None else bits, known)
         files = list(_files(groups))
         units: list[PlannedUnit] = []
         for number, file in enumerate(files):

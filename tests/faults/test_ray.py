@@ -93,8 +93,11 @@ class Unreachable:
         patch.setattr(ray, "kill", self._end)
 
     def _end(self, actor: Any, no_restart: bool = True) -> None:
-        if self.faults.happened and not self.actors:
-            # The first one that is given up; Ray keeps it while this name refers to it.
+        from ray._private import state
+
+        stopped = {pid for _, pid in self.faults.happened}
+        if not self.actors and state.actors(actor._actor_id.hex()).get("Pid") in stopped:
+            # Ray keeps it while this name refers to it.
             self.actors.append(actor)
         else:
             self._kill(actor, no_restart=no_restart)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,6 +18,7 @@ from skinbatch.archive.formats import (
     is_resource_fork,
 )
 from skinbatch.archive.globs import EXCLUDED, Globs, opens
+from skinbatch.archive.seen import Seen
 from skinbatch.archive.sniff import has_photos, hash_of, skip_label
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
@@ -82,19 +82,15 @@ class RowSource(ABC):
             ) from e
 
     def _listed(self) -> Iterator[ListedRow]:
-        seen: set[bytes] = set()
+        seen = Seen()
         for row in self.rows():
-            digest = hashlib.blake2b(
-                row.uri.encode("utf-8", "surrogatepass"), digest_size=16
-            ).digest()
             if not row.uri:
                 self.skipped[NO_URI] += 1
-            elif digest in seen:
-                self.skipped[DUPLICATE] += 1
             elif not self._globs.wants(row.written) and not opens(self._globs, row.written):
                 self.skipped[EXCLUDED] += 1
+            elif not seen.add(row.uri):
+                self.skipped[DUPLICATE] += 1
             else:
-                seen.add(digest)
                 yield row
 
     def _is_quick(self, row: ListedRow) -> bool:

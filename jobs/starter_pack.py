@@ -26,7 +26,6 @@ trained again keeps its weights and its curves.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -51,8 +50,7 @@ from skinbatch.evaluate import papers
 from skinbatch.models.manifest import write_manifest
 from skinbatch.models.pack import is_shipped, load_pack
 from skinbatch.models.runtime.network import computes_bf16
-from skinbatch.train.results.curves import draw_curves
-from skinbatch.train.results.model_card import WORK, in_pack, reliability_in_pack
+from skinbatch.train.results.model_card import in_pack, reliability_in_pack
 
 # The folder of the original photos. The recipes' photos are PHOTOS below the folder of the packs:
 # links to these, and the clinical ones sorted (jobs/clinical_photos.py).
@@ -254,11 +252,6 @@ def ship(folder: Path) -> None:
     """Replace the pack that comes with skinbatch by the new one, and keep only the old terms."""
     pack = load_pack((folder / NAME).resolve())
     pack.verify()
-    size = sum((pack.directory / name).stat().st_size for name in pack.files)
-    if size > MOST_BYTES:
-        raise SystemExit(
-            f"{pack.directory}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
-        )
     before = load_pack("starter").manifest
     fresh, old = PLACE.with_name("starter.new"), PLACE.with_name("starter.old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -266,13 +259,9 @@ def ship(folder: Path) -> None:
     shutil.copyfile(PLACE / "LICENSE.md", fresh / "LICENSE.md")
     rounded = round_weights(pack, fresh)
     for stem in pack.weights:
-        if not (folder / WORK / stem).is_dir():  # not trained again
-            shutil.copyfile(PLACE / in_pack(stem), fresh / in_pack(stem))
-            continue
-
-        points = _points(folder / WORK / stem)
-        title = f"{stem}, {points[-1]['step']:,} steps, {points[-1]['minutes']:.3g} minutes"
-        draw_curves(points, title, fresh / in_pack(stem))
+        # A stage that was not trained again keeps its curves.
+        curves = pack.directory / in_pack(stem)
+        shutil.copyfile(curves if curves.exists() else PLACE / curves.name, fresh / curves.name)
     for picture in pack.directory.glob(reliability_in_pack("*")):
         shutil.copyfile(picture, fresh / picture.name)
     named = {
@@ -286,6 +275,11 @@ def ship(folder: Path) -> None:
     if manifest != before.model_copy(update={"precision": None}):  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
     write_manifest(manifest, fresh)
+    size = sum((fresh / name).stat().st_size for name in load_pack(fresh.resolve()).files)
+    if size > MOST_BYTES:
+        raise SystemExit(
+            f"{fresh}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
+        )
     shutil.rmtree(folder / PRECISION, ignore_errors=True)
     if computes_bf16("cpu"):
         photos = _prepared(folder)
@@ -304,12 +298,6 @@ def ship(folder: Path) -> None:
     fresh.rename(PLACE)
     shutil.rmtree(old)
     print(f"{PLACE}: version {manifest.version}, {size / 1e6:.1f} MB of weights")
-
-
-def _points(work: Path) -> list[dict[str, float]]:
-    """Return the curve that a training wrote."""
-    lines = (work / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def write_card(place: Path, pack: str, folder: Path, before: str) -> None:

@@ -1,4 +1,4 @@
-"""Tell names that came before among millions, in ten bytes each."""
+"""Remember millions of names in about ten bytes each."""
 
 from __future__ import annotations
 

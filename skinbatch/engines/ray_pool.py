@@ -129,7 +129,7 @@ class RayPool:
             events += [PoolMessage(note)] if note else []
         if events or not self._calls:
             time.sleep(0 if events else timeout_s)
-            return events
+            return events + self._leave_draining()
         for call in self._ended(timeout_s):
             worker, kind = self._calls.pop(call)
             event = self._event(worker, kind, call)
@@ -286,6 +286,7 @@ class RayPool:
         for worker in workers:
             self._missing.pop(worker, None)
             self._progress.pop(worker, None)
+            self._given.pop(worker, None)
             self._nodes.pop(worker, None)
             ray.kill(self._actors.pop(worker), no_restart=True)
 

@@ -39,15 +39,16 @@ def shares(
     On CPUs, values that are not set are chosen so that every worker has WORKER_MEMORY. Values that
     are set are not compared with it.
 
-    A range of workers starts as many as find room, up to its end. If nodes may join, that is its
-    end.
+    Of a range of workers, as many start as find room. If nodes may join, all of them start, and
+    those without room wait.
 
     Args:
         settings: `[engine]`.
         nodes: those that are up, and those that the autoscaler may add.
         grows: nodes that are not known yet may join. A requested GPU is then waited for, and so is
             any node if no node has CPUs, as in a cluster that was scaled to zero.
-        all_known: `nodes` has all that may join. Otherwise the start of a range is not checked.
+        all_known: `nodes` has all that may join. Otherwise a range may begin with more workers than
+            there is room for.
 
     Raises:
         UsageError: If the settings ask for more per worker than any node has, or for more workers

@@ -100,22 +100,6 @@ def foldable(network: nn.Module, run: Callable[[], Any]) -> list[tuple[nn.Conv2d
         return _watched(network, run)[0]
 
 
-def folded_weights(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d
-) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Return the weight and the bias of a convolution that does what both do together."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-
-
 class _Folded:
     """Hold a convolution and the norm after it."""
 
@@ -124,8 +108,18 @@ class _Folded:
         self.weight, self.bias = conv.weight, conv.bias
 
     def fold(self) -> None:
-        self.conv.weight, self.conv.bias = folded_weights(self.conv, self.norm)
-        setattr(self.parent, self.name, _after(self.norm))
+        conv, norm = self.conv, self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        setattr(self.parent, self.name, _after(norm))
 
     def undo(self) -> None:
         self.conv.weight, self.conv.bias = self.weight, self.bias

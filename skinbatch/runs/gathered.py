@@ -89,7 +89,7 @@ def in_file_order(hashes: NDArray[np.uint64]) -> bool:
     return len(part) <= IN_MEMORY or bool(np.all(np.diff(part) >= 0))
 
 
-def by_hash(
+def sort_by_hash(
     photos: pa.Table, hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Return the rows in the order of their hashes, and these hashes.
@@ -107,7 +107,7 @@ def by_hash(
     return (np.delete(order, again), np.delete(hashes, again)) if again else (order, hashes)
 
 
-def taken(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+def take_rows(photos: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
     """Return some rows of a large table, which lie close together."""
     first = int(rows.min())
     near = photos.slice(first, int(rows.max()) + 1 - first).combine_chunks()

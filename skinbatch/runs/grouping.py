@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,17 @@ LARGE_GROUP = 512
 SMALL_GROUP = 8
 FEW_GROUPS = 32
 MAX_BITS = 48
+
+
+class Group(NamedTuple):
+    """Name a group by the leading bits of its photos' hashes, and its photos by their places.
+
+    bits: text of 0 and 1. start, stop: in the order of the hashes.
+    """
+
+    bits: str
+    start: int
+    stop: int
 
 
 def key_hash(image_id: str) -> int:
@@ -37,10 +49,8 @@ def first_bits(photos: int) -> int:
     return max(0, round(math.log2(max(1, photos) / target_size(photos))))
 
 
-def split(
-    hashes: NDArray[np.uint64], bits: int, known: Collection[str]
-) -> list[tuple[str, int, int]]:
-    """Return (group, start, stop) for every group that has photos.
+def split(hashes: NDArray[np.uint64], bits: int, known: Collection[str]) -> list[Group]:
+    """Return every group that has photos.
 
     Groups of earlier plans stay. A group over twice the target is split by one more bit, repeatedly
     if needed. No groups are merged.
@@ -53,14 +63,14 @@ def split(
     target = target_size(len(hashes))
     known = frozenset(known)
     inner = {group[:depth] for group in known for depth in range(len(group))}
-    groups: list[tuple[str, int, int]] = []
+    groups: list[Group] = []
 
     def descend(prefix: str, start: int, stop: int) -> None:
         if start == stop:
             return
         settled = prefix in known or (len(prefix) >= bits and prefix not in inner)
         if settled and (stop - start <= 2 * target or len(prefix) >= MAX_BITS):
-            groups.append((prefix, start, stop))
+            groups.append(Group(prefix, start, stop))
             return
         boundary = int(prefix + "1", 2) << (63 - len(prefix))
         middle = start + int(np.searchsorted(hashes[start:stop], np.uint64(boundary)))

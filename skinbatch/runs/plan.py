@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
-from skinbatch.runs.gathered import by_hash, gathered, hashes_of, in_file_order, taken
-from skinbatch.runs.grouping import first_bits, key_hash, split
+from skinbatch.runs.gathered import gathered, hashes_of, in_file_order, sort_by_hash, take_rows
+from skinbatch.runs.grouping import Group, first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
 from skinbatch.storage.base import Store
@@ -111,36 +111,31 @@ class PlanWriter:
         if not in_file_order(hashes):
             photos, forget = gathered(photos.to_batches(), photos.schema)
             hashes = hashes_of(photos, forget)
-        order, hashes = by_hash(photos, hashes)
+        order, hashes = sort_by_hash(photos, hashes)
 
         known = [UnitId(u.unit_id).bits for u in newest.units if u.shard is None] if newest else []
         groups = split(hashes, first_bits(len(order)) if bits is None else bits, known)
         files = list(_files(groups))
         units: list[PlannedUnit] = []
         for number, file in enumerate(files):
-            table = taken(photos, order[file[0][1] : file[-1][2]])
-            for name, start, stop in file:
-                unit = WorkUnit(
-                    UnitId.of_group(name), refs(table.slice(start - file[0][1], stop - start))
-                )
-                units.append(
-                    PlannedUnit(
-                        unit.unit_id, unit.inputs_sha256, stop - start, _members_name(number)
-                    )
-                )
+            first = file[0].start
+            table = take_rows(photos, order[first : file[-1].stop])
+            for group in file:
+                rows = table.slice(group.start - first, group.stop - group.start)
+                unit = WorkUnit(UnitId.of_group(group.bits), refs(rows))
+                name = _members_name(number)
+                units.append(PlannedUnit(unit.unit_id, unit.inputs_sha256, rows.num_rows, name))
             forget()
 
-        def written() -> Iterator[tuple[str, bytes]]:
+        def members() -> Iterator[tuple[str, bytes]]:
             for number, file in enumerate(files):
-                table = taken(photos, order[file[0][1] : file[-1][2]])
-                ids = [UnitId.of_group(name) for name, a, b in file for _ in range(a, b)]
-                yield (
-                    _members_name(number),
-                    _parquet(table.append_column("unit_id", pa.array(ids, pa.string()))),
-                )
+                table = take_rows(photos, order[file[0].start : file[-1].stop])
+                ids = [UnitId.of_group(g.bits) for g in file for _ in range(g.start, g.stop)]
+                table = table.append_column("unit_id", pa.array(ids, pa.string()))
+                yield _members_name(number), _parquet(table)
                 forget()
 
-        return written(), units
+        return members(), units
 
     def _shard_units(
         self, shards: Iterable[ShardRef], newest: Plan | None
@@ -192,12 +187,12 @@ class PlanWriter:
         ]
 
 
-def _files(groups: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
-    """Yield groups together until they have enough photos for a file."""
-    file: list[tuple[str, int, int]] = []
+def _files(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Yield the groups of each file of photos."""
+    file: list[Group] = []
     for group in groups:
         file.append(group)
-        if group[2] - file[0][1] >= MEMBERS_PER_FILE:
+        if group.stop - file[0].start >= MEMBERS_PER_FILE:
             yield file
             file = []
     if file:

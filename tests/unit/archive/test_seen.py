@@ -1,4 +1,4 @@
-"""Test that names are told from each other in little memory."""
+"""Test that names are recognised again, and take little memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_each_name_is_new_once() -> None:
 
 
 def test_names_take_few_bytes() -> None:
-    """Most of them are the buckets, whose number does not grow."""
+    """Leave out the first names, for which the buckets are made."""
     tracemalloc.start()
     seen = Seen()
     for n in range(200_000):

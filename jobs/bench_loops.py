@@ -168,7 +168,7 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
     from mmengine.config import Config
     from safetensors.torch import load_file
 
-    from skinbatch.models.detectors.mmdet.config import model_config
+    from skinbatch.models.detectors.mmdet.user_config import model_config
 
     spec = scorer.models.detector.spec  # type: ignore[attr-defined]
     read_photo = [

@@ -195,7 +195,7 @@ def _detector(arch: str, folder: Path) -> Import:
     if arch == "yolo-onnx":
         return Import("detector", arch, _exported(YoloLike(), folder, 640), classes=("acne",))
     if arch == "mmdet":
-        from skinbatch.models.detectors.mmdet.config import read_config
+        from skinbatch.models.detectors.mmdet.user_config import read_config
 
         config = folder / "my.py"
         config.write_text(_CONFIG, encoding="utf-8")

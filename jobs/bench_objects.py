@@ -21,11 +21,11 @@ import numpy as np
 from botocore.config import Config as BotoConfig
 from PIL import Image
 
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import DecodeSettings, StorageSettings
-from skinbatch.scoring.unit import REQUESTS
-from skinbatch.storage.base import ObjectInfo
+from skinbatch.scoring.unit_scorer import REQUESTS
 from skinbatch.storage.locate import Locator, open_store, split_s3
+from skinbatch.storage.store import ObjectInfo
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 
 TARGET = 0.8

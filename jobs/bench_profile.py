@@ -186,7 +186,7 @@ def run(photos: str, pack: str, runtime: str, dest: str) -> dict[str, Any]:
     from skinbatch.config import load_config
     from skinbatch.engines.local import LocalEngine
     from skinbatch.engines.score import score
-    from skinbatch.scoring import ahead, unit
+    from skinbatch.scoring import ahead, unit_scorer
     from skinbatch.scoring.seconds import Seconds
 
     watch = Watch()
@@ -202,11 +202,11 @@ def run(photos: str, pack: str, runtime: str, dest: str) -> dict[str, Any]:
         if part in STAGES:
             watch.add(part, seconds)
 
-    setattr(unit, "decoded_ahead", decoded_ahead)  # noqa: B010  the name belongs to `ahead`
+    setattr(unit_scorer, "decoded_ahead", decoded_ahead)  # noqa: B010  the name belongs to `ahead`
     Seconds.add = add  # type: ignore[method-assign]
     ahead._decode = watch.timed("decode", ahead._decode)
-    commit = watch.timed("write", unit.UnitScorer._commit)
-    unit.UnitScorer._commit = commit  # type: ignore[method-assign]
+    commit = watch.timed("write", unit_scorer.UnitScorer._commit)
+    unit_scorer.UnitScorer._commit = commit  # type: ignore[method-assign]
     LocalEngine.begin = SameProcess.begin  # type: ignore[method-assign, assignment]
     LocalEngine.start = SameProcess.start  # type: ignore[method-assign, assignment]
 

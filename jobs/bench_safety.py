@@ -21,7 +21,7 @@ from skinbatch.engines.pool import Finished, PoolEvent, UnitProgress, WorkerRead
 from skinbatch.engines.worker import Worker
 from skinbatch.runs import claim, cleanup, ledger, plan, receipts, record, snapshot
 from skinbatch.scoring.assignment import Assignment, ScoringContext
-from skinbatch.scoring.device import usable_cpus
+from skinbatch.scoring.hardware import usable_cpus
 from skinbatch.storage.local import LocalStore
 
 _within = threading.local()
@@ -76,7 +76,7 @@ def watch() -> dict[str, float]:
 
     A part within another counts for the outer one.
     """
-    from skinbatch.scoring import ahead, unit
+    from skinbatch.scoring import ahead, unit_scorer
 
     spent: dict[str, float] = defaultdict(float)
     lock = threading.Lock()
@@ -104,7 +104,7 @@ def watch() -> dict[str, float]:
     whole = LocalStore.put
     LocalStore.put = put  # type: ignore[method-assign]
     os.fsync = timed("tables: synced", os.fsync)
-    for room, what in ((unit, "tables: SHA-256"), (ahead, "photos: SHA-256")):
+    for room, what in ((unit_scorer, "tables: SHA-256"), (ahead, "photos: SHA-256")):
         room.__dict__["hashlib"] = SimpleNamespace(sha256=timed(what, hashlib.sha256))
     for where, name, what in (
         (ledger.Ledger, "load", "what is done: listed and read"),

@@ -35,7 +35,7 @@ from jobs.bench_speed import NAMES, Conditions, Side, command, compare, once, re
 from jobs.bench_speed import measure as measure_speed
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
-from skinbatch.scoring.device import usable_cpus
+from skinbatch.scoring.hardware import usable_cpus
 from skinbatch.scoring.scorer import CPU_BATCH
 
 _PIPELINE_S = 12.0

@@ -18,9 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from skinbatch.annotations.masks import BODY, NOSE, SKIN, UNSURE
 from skinbatch.config import ModelSettings
-from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.models.pack import load_pack
+from skinbatch.models.protocols import Segmenter
 
 Pixels = NDArray[np.uint8]
 Shares = NDArray[np.float32]

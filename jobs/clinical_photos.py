@@ -36,8 +36,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.clinical_masks import Masks
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.likeness import perceptual_groups
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.split import split
 from skinbatch.archive.formats import has_image_name
 from skinbatch.train.shipped import find_recipe

@@ -25,9 +25,9 @@ from skinbatch.scoring.scorer import Scorer
 from skinbatch.train.detection.clone_trial import A_FACE, hits
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Sample
-from skinbatch.train.detection.data import Faces, boxed_photos, held_back
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
-from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.detection.detection_data import Faces, boxed_photos, held_back
+from skinbatch.train.detection.scaled_photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photos.faces import decode_skin, find_skin
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, read_photo

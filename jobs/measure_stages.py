@@ -19,7 +19,7 @@ from PIL import Image
 
 from skinbatch.evaluate import papers
 from skinbatch.grading.tones import TONES
-from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_file import read_recipe

@@ -37,10 +37,10 @@ from jobs.simulate_plan import plan_listing
 from jobs.simulate_store import OneFileStore
 from jobs.simulate_workers import Clock, Fleet, SimulatedPool
 from skinbatch.config import Config, StorageSettings, load_config
-from skinbatch.engines import progress, recorder, scheduler
+from skinbatch.engines import recorder, scheduler, totals
 from skinbatch.engines.driver import drive
 from skinbatch.engines.planning import Planner
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import Prepared, prepare
 from skinbatch.models.fake import write_fake_pack
@@ -49,8 +49,8 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing
 from skinbatch.runs.plan import Plan, PlanWriter
 from skinbatch.scoring.assignment import ScoringContext
-from skinbatch.storage.base import Store
 from skinbatch.storage.locate import open_store
+from skinbatch.storage.store import Store
 from skinbatch.tables.schema import SCHEMA_VERSION
 from skinbatch.types import ShardRef
 
@@ -146,7 +146,7 @@ def simulate(fleet: Fleet, units: int, work: Path) -> Simulated:
     if planning.exitcode:
         raise SystemExit("the plan could not be written")
 
-    run = Run(prepare_simulated(work), Silent(), "simulate")
+    run = Run(prepare_simulated(work), SilentPresenter(), "simulate")
     run.planner = PlannedBefore(run.prepared, run.presenter, run.log, lambda: None)
     engine = SimulatedEngine(run.store, fleet)
     before = memory_mib("VmRSS")
@@ -183,7 +183,7 @@ def through_ray(workers: int, units: int, work: Path) -> str:
     from jobs.simulate_ray import FakeRayEngine  # imports ray
 
     write_plan(work, units, in_folder=True)
-    run = Run(prepare_simulated(work, in_folder=True), Silent(), "simulate")
+    run = Run(prepare_simulated(work, in_folder=True), SilentPresenter(), "simulate")
     run.planner = PlannedBefore(run.prepared, run.presenter, run.log, lambda: None)
     engine = FakeRayEngine(workers)
     try:
@@ -218,7 +218,7 @@ def planning(photos: int, work: Path) -> str:
 @contextmanager
 def on_simulated_time(clock: Clock) -> Iterator[None]:
     """Let the scheduler, the totals and the record read this clock."""
-    modules = scheduler, progress, recorder
+    modules = scheduler, totals, recorder
     for module in modules:
         module.time = SimpleNamespace(monotonic=lambda: clock.now)  # type: ignore[attr-defined]
     try:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from skinbatch.config import load_config
 from skinbatch.engines.planning import Planner
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.models.fake import write_fake_pack
@@ -50,7 +50,7 @@ def plan_listing(photos: int, work: Path) -> tuple[int, int, float]:
 
     write_fake_pack(work / "pack")
     config = load_config(overrides={"pack": str(work / "pack")})
-    run = Run(prepare(str(listing), str(work / "dest"), config), Silent(), "simulate")
+    run = Run(prepare(str(listing), str(work / "dest"), config), SilentPresenter(), "simulate")
     started = time.perf_counter()
     planner = Planner(run.prepared, run.presenter, run.log, lambda: None)
     plan = planner.of_score()

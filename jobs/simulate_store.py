@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skinbatch.errors import ChangedError, NotFoundError, StoreError
-from skinbatch.storage.base import ObjectInfo
+from skinbatch.storage.store import ObjectInfo
 
 # Number of keys in one answer to a listing, as on S3.
 _PAGE = 1000

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from skinbatch.engines.pool import Death, Finished, PoolEvent, UnitProgress, WorkerReady
 from skinbatch.runs import layout, receipts
 from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitDone
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import DataFile, Receipt
 
 # Seconds between two reports of a worker's progress.

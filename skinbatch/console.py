@@ -15,7 +15,7 @@ from skinbatch.engines.presenter import RunProgress
 from skinbatch.engines.terminal import PLAIN_EVERY_S, TerminalPresenter, clock
 from skinbatch.logs import event, write_json
 from skinbatch.runs.cost import Cost, amount, size, worker_time
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 
 
 class JsonPresenter:

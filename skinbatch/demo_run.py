@@ -13,8 +13,8 @@ from skinbatch.engines.score import score
 from skinbatch.errors import UsageError
 from skinbatch.reading import open as open_destination
 from skinbatch.report.page import write_page
-from skinbatch.report.report import Request, make_report
-from skinbatch.runs.report import RunReport
+from skinbatch.report.report import ReportRequest, make_report
+from skinbatch.runs.run_report import RunReport
 
 PHOTOS = 12
 # One of the demo's files is cut off, to show that a bad photo becomes a row. More failures than
@@ -61,7 +61,7 @@ def run_demo(folder: Path, engine: str | None, presenter: Presenter) -> tuple[Ru
     results = open_destination(folder / "scored")
     presenter.phase("writing the report")
     # The demo's photos are in the public domain, so the report may show them.
-    page = make_report(results, Request(thumbnails=PHOTOS + 1, version=__version__), Config())
+    page = make_report(results, ReportRequest(thumbnails=PHOTOS + 1, version=__version__), Config())
     write_page(folder / "report.html", page)
 
     boxes = results.boxes()

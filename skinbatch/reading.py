@@ -11,9 +11,9 @@ from skinbatch.notebook import NotebookResults
 from skinbatch.runs.results import open_results
 from skinbatch.runs.verify import VerifyReport
 from skinbatch.runs.verify import verify as verify_store
-from skinbatch.storage.base import Store
 from skinbatch.storage.local import path_of, uri_of
 from skinbatch.storage.locate import absolute, is_s3, open_store
+from skinbatch.storage.store import Store
 
 
 def destination_store(dest: str | Path, storage: StorageSettings | None = None) -> Store:

@@ -60,7 +60,7 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class MemberSelection:
     """Select members of a shard; all of them by default.
 
     include, exclude: globs, matched against `shard.tar/member`, and against `member` if the shard
@@ -87,7 +87,7 @@ class ShardRef:
     kind: ShardKind
     size: int
     version: str | None
-    selection: Selection = Selection()
+    selection: MemberSelection = MemberSelection()
     modified: float | None = field(default=None, compare=False)
 
 
@@ -150,9 +150,9 @@ class WorkUnit:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _chosen(selection: Selection) -> list[object]:
+def _chosen(selection: MemberSelection) -> list[object]:
     """Return what a selection adds to the inputs of a unit: nothing if it selects everything."""
-    return [] if selection == Selection() else [asdict(selection)]
+    return [] if selection == MemberSelection() else [asdict(selection)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ class DataFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Part(DataFile):
+class MergedPart(DataFile):
     """Locate a committed file that `compact` has merged into another.
 
     within: path of the merged file. row_group: its row group there; None if it has no rows.

@@ -26,7 +26,7 @@ from typing import Any
 from skinbatch.engines.local import LocalPool, _with_threads
 from skinbatch.engines.worker import environment
 from skinbatch.models.pack import load_pack
-from skinbatch.scoring.device import usable_cpus
+from skinbatch.scoring.hardware import usable_cpus
 
 ROOT = Path(__file__).parents[1]
 # Every worker imports these.
@@ -34,7 +34,7 @@ MODULES = (
     "skinbatch.engines.child",
     "skinbatch.engines.worker",
     "skinbatch.models.fake",
-    "skinbatch.scoring.unit",
+    "skinbatch.scoring.unit_scorer",
     "skinbatch.storage.s3",
 )
 # Workers with the networks of real packs import these as well.
@@ -42,7 +42,7 @@ NETWORKS = (
     "skinbatch.models.build",
     "skinbatch.models.classifiers.classifier",
     "skinbatch.models.detectors.mmdet.detector",
-    "skinbatch.models.detectors.mmdet.network",
+    "skinbatch.models.detectors.mmdet.feature_maps",
     "skinbatch.models.segmenters.bisenet",
 )
 # Read when a process starts, so a worker with other values cannot be forked.

@@ -10,13 +10,13 @@ from typing import Literal
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.displayed import displayed_size, same_shape
 from skinbatch.annotations.label_map import mask_size, read_mask
 from skinbatch.annotations.likeness import Look, OnProgress, alike, look_at_all
 from skinbatch.annotations.masks import CLASSES as MASK_CLASSES
 from skinbatch.annotations.masks import UNSURE
-from skinbatch.annotations.parts import part_of
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.part_masks import part_of
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import UsageError
 

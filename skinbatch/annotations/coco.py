@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.json_file import json_kind
 from skinbatch.annotations.photo_files import PhotoFiles, unlisted
-from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
@@ -47,7 +47,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     there or one folder up, and in a folder of the file's name. Raises UsageError naming the file,
     the annotation's id and the field.
     """
-    files = [_File(file, photos) for file in _files(path)]
+    files = [_CocoFile(file, photos) for file in _files(path)]
     roots = {file.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     annotated = [photo for file in files for photo in file.photos(root)]
@@ -56,7 +56,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     return Truth(root, "coco", tuple(annotated), tuple(names))
 
 
-class _File:
+class _CocoFile:
     """Read one .json.
 
     Boxes go into arrays while it is parsed: two million of them as dictionaries would take 2 GB.

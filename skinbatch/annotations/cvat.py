@@ -11,8 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import (
+    OCCLUDED,
+    OUTLINES,
+    ROTATED,
+    AnnotatedPhoto,
+    Truth,
+)
 from skinbatch.annotations.photo_files import PhotoFiles, unlisted
-from skinbatch.annotations.photos import OCCLUDED, OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.shapes import Point, around, around_ellipse, corners_of, turned
 from skinbatch.annotations.tree import Tree
@@ -61,7 +67,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
         UsageError: Something cannot be read, such as points, which are no boxes. The message names
             the file and the photo.
     """
-    files = [_File(file, photos) for file in _files(path)]
+    files = [_CvatFile(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     annotated = [photo for file in files for photo in file.annotated(root)]
@@ -70,7 +76,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     return Truth(root, "cvat", tuple(annotated), tuple(names))
 
 
-class _File:
+class _CvatFile:
     """Read one .xml."""
 
     def __init__(self, file: Path, photos: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError

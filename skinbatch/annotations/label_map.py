@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.displayed import UNREADABLE
 from skinbatch.annotations.masks import BODY, CLASSES, ID_MODES, UNSURE
-from skinbatch.annotations.parts import part_of
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.part_masks import part_of
 from skinbatch.errors import UsageError
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.displayed import displayed_size
 from skinbatch.annotations.json_file import json_kind, load_json
 from skinbatch.annotations.label_studio_photos import OWN_NAME, PhotoName, photo_of
 from skinbatch.annotations.photo_files import PhotoFiles, unlisted
-from skinbatch.annotations.photos import OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.shapes import around, around_ellipse, corners_of, turned
 from skinbatch.annotations.tree import Tree
@@ -80,7 +80,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
             several annotations of which none is marked as ground truth. The message names the file
             and the task.
     """
-    files = [_File(file, photos) for file in _files(path)]
+    files = [_LabelStudioFile(file, photos) for file in _files(path)]
     roots = {file.photos.root for file in files}
     root = roots.pop() if len(roots) == 1 else path
     annotated = [photo for file in files for photo in file.annotated(root)]
@@ -96,7 +96,7 @@ def read(path: Path, photos: Path | None = None) -> Truth:
     return Truth(root, "label-studio", tuple(annotated), tuple(sorted(names)))
 
 
-class _File:
+class _LabelStudioFile:
     """Read one .json."""
 
     def __init__(self, file: Path, photos: Path | None) -> None:

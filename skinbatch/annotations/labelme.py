@@ -19,9 +19,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from skinbatch.annotations.annotated_photos import (
+    EMBEDDED,
+    OUTLINES,
+    ROTATED,
+    AnnotatedPhoto,
+    Truth,
+)
 from skinbatch.annotations.displayed import UNREADABLE, displayed_size, turned_size
 from skinbatch.annotations.json_file import json_kind, load_json
-from skinbatch.annotations.photos import EMBEDDED, OUTLINES, ROTATED, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.shapes import Point, around, around_ellipse
 from skinbatch.annotations.tree import Tree

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy.fft import dctn
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.displayed import plain, turned_size
-from skinbatch.annotations.photos import AnnotatedPhoto
 
 # Called with the number of photos done and of all photos.
 OnProgress = Callable[[int, int], None]

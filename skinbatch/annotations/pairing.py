@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.storage.local import path_of
 from skinbatch.storage.locate import is_s3
 from skinbatch.tables.names import composed, original_text, safe_text

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import Tree, is_foreign
 from skinbatch.archive.formats import has_image_name

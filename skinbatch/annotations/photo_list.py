@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.lines import name_and_rest
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.read import read_truth
 from skinbatch.annotations.table import GROUP, IMAGE, place_of, rows_of
 from skinbatch.annotations.tree import Tree, read_text

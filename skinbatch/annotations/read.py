@@ -19,12 +19,12 @@ from skinbatch.annotations import (
     labelme,
     lines,
     masks,
-    parts,
+    part_masks,
     table,
     voc,
     yolo,
 )
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
 from skinbatch.tables.names import composed
 
@@ -58,7 +58,7 @@ _ANNOTATED: Mapping[str, _Format] = {
     "yolo": _Format(yolo.fits, yolo.read, yolo.LOOKED_FOR, by_photos=True),
     "lines": _Format(lines.fits, lines.read, lines.LOOKED_FOR),
     "masks": _Format(masks.fits, masks.read, masks.LOOKED_FOR, by_photos=True),
-    "parts": _Format(parts.fits, parts.read, parts.LOOKED_FOR, photos=False),
+    "parts": _Format(part_masks.fits, part_masks.read, part_masks.LOOKED_FOR, photos=False),
 }
 # Looked for only if nothing else fits, in this order: nearly every truth has folders, and many have
 # a .csv beside them.

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 
 # Boxes a photo: Hayashi's steps.

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, read_text
 from skinbatch.errors import UsageError

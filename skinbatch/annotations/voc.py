@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import MARKS, OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import MARKS, OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.tree import Tree, photo_folder, stem
 from skinbatch.archive.formats import has_image_name

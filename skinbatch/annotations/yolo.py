@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.coco import EXACT
 from skinbatch.annotations.displayed import displayed_size
-from skinbatch.annotations.photos import OUTLINES, AnnotatedPhoto, Truth
 from skinbatch.annotations.severity import severity_of
 from skinbatch.annotations.spellings import Spellings
 from skinbatch.annotations.tree import Tree, photo_folder, read_text, stem

@@ -8,9 +8,9 @@ from itertools import islice
 
 from skinbatch.archive.formats import IMAGE_EXTENSIONS, SHARD_EXTENSIONS, extension
 from skinbatch.errors import ForbiddenError, NotFoundError, StoreError
-from skinbatch.storage.base import Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator, is_s3
+from skinbatch.storage.store import Store
 
 _LISTED = 1000
 _ASKED = 20

@@ -6,21 +6,21 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from skinbatch.archive.formats import ImageFormat
-from skinbatch.archive.integrity import has_its_checksum
-from skinbatch.archive.parts import (
+from skinbatch.archive.file_parts import (
     END_OF_IMAGE,
     GIF_END,
     START_OF_SCAN,
     CutError,
     DamagedError,
-    Part,
+    FilePart,
     gif_blocks,
     gif_palette_bytes,
     jpeg_segments,
     png_chunks,
     webp_chunks,
 )
+from skinbatch.archive.formats import ImageFormat
+from skinbatch.archive.integrity import has_its_checksum
 
 # JPEG markers that no decoder needs: TEM, RST0 to RST7, comments.
 _JPEG_DROPPED = {0x01, *range(0xD0, 0xD8), 0xFE}
@@ -111,7 +111,7 @@ def _jpeg(data: bytes) -> Bare:
 def _png(data: bytes) -> Bare:
     colour = data[25]
     kept: list[bytes] = []
-    picture: list[Part] = []
+    picture: list[FilePart] = []
     exif = None
     at = 8
     try:
@@ -130,7 +130,7 @@ def _png(data: bytes) -> Bare:
     except (CutError, DamagedError, struct.error):
         if data[at + 4 : at + 8] == b"IDAT":  # cut, or of a wrong length
             length = int.from_bytes(data[at : at + 4])
-            picture.append(Part(b"IDAT", at, at + 12 + length))
+            picture.append(FilePart(b"IDAT", at, at + 12 + length))
         if not picture:
             raise
 

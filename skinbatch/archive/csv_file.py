@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from skinbatch.archive.formats import has_image_name
 from skinbatch.errors import UsageError
-from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.store import ObjectInfo, Store
 
 # Columns of a listing that are not passed through.
 KNOWN = ("uri", "size", "etag", "version")

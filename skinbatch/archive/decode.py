@@ -16,9 +16,9 @@ from PIL import ExifTags, Image
 
 from skinbatch.archive.bare import Bare, bare, has_strays
 from skinbatch.archive.endings import is_whole
+from skinbatch.archive.file_parts import CutError, DamagedError
 from skinbatch.archive.formats import ImageFormat, image_format, is_cut_signature
 from skinbatch.archive.integrity import TooManyScansError, check, check_strips
-from skinbatch.archive.parts import CutError, DamagedError
 from skinbatch.archive.quick import quick_pixels
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import memory_is_full

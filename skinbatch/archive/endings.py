@@ -8,9 +8,7 @@ import zlib
 
 import simplejpeg
 
-from skinbatch.archive.formats import ImageFormat
-from skinbatch.archive.integrity import has_its_checksum, is_needed
-from skinbatch.archive.parts import (
+from skinbatch.archive.file_parts import (
     GIF_END,
     JPEG_FRAMES,
     CutError,
@@ -20,6 +18,8 @@ from skinbatch.archive.parts import (
     jpeg_segments,
     png_chunks,
 )
+from skinbatch.archive.formats import ImageFormat
+from skinbatch.archive.integrity import has_its_checksum, is_needed
 
 # Frames whose data are not Huffman codes. libjpeg does not report the end of arithmetic codes.
 _NOT_HUFFMAN = {0xC3, 0xC7, *range(0xC9, 0xD0)}

@@ -12,8 +12,8 @@ from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, ObjectTooLargeError
 from skinbatch.lookahead import ahead
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import Locator, is_s3
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, Status, WorkUnit
 
 _AHEAD_BYTES = 64 << 20

@@ -9,9 +9,9 @@ from skinbatch.archive.globs import EXCLUDED, Globs, opens
 from skinbatch.archive.sniff import Candidate, classify
 from skinbatch.config import SourceSettings
 from skinbatch.errors import ForbiddenError, UsageError
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.links import Links
 from skinbatch.storage.local import LocalStore, path_of
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import ImageRef, ShardRef
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from skinbatch.archive.formats import SHARD_EXTENSIONS, extension
 from skinbatch.config import SourceSettings
-from skinbatch.types import Selection, ShardKind, ShardRef
+from skinbatch.types import MemberSelection, ShardKind, ShardRef
 
 EXCLUDED = "(excluded)"
 _WILD = re.compile(r"[*?\[]")
@@ -22,7 +22,7 @@ class Globs:
     with that extension if their content is an image.
     """
 
-    def __init__(self, settings: SourceSettings | Selection) -> None:
+    def __init__(self, settings: SourceSettings | MemberSelection) -> None:
         self._settings = settings
         self._include = _any_of(settings.include)
         self._exclude = _any_of(settings.exclude)
@@ -38,7 +38,7 @@ class Globs:
     def names_extension(self, key: str) -> bool:
         return bool(self._extensions) and posixpath.splitext(key.lower())[1] in self._extensions
 
-    def within(self, key: str, kind: ShardKind, alone: bool = False) -> Selection | None:
+    def within(self, key: str, kind: ShardKind, alone: bool = False) -> MemberSelection | None:
         """Return the selection inside a shard; None if nothing in it can be selected.
 
         An include pattern that matches the shard itself selects all of it, and an exclude pattern
@@ -55,7 +55,7 @@ class Globs:
             if not include:
                 return None
         image_column = self._settings.image_column if kind == "parquet" else ()
-        return Selection(include, exclude, image_column, alone and bool(include or exclude))
+        return MemberSelection(include, exclude, image_column, alone and bool(include or exclude))
 
 
 class MemberGlobs:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import struct
 import zlib
 
-from skinbatch.archive.formats import ImageFormat
-from skinbatch.archive.parts import (
+from skinbatch.archive.file_parts import (
     JPEG_FRAMES,
     MOST_PARTS,
     CutError,
     DamagedError,
-    Part,
+    FilePart,
     ends_after,
     gif_blocks,
     jpeg_segments,
     png_chunks,
 )
+from skinbatch.archive.formats import ImageFormat
 
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Tags that decoding needs: bits, strips and their lengths, palette, tiles and their lengths, sample
@@ -115,7 +115,7 @@ def is_needed(data: bytes, name: bytes) -> bool:
     return name[0] < 0x60 and name != b"IEND"
 
 
-def has_its_checksum(data: bytes, chunk: Part) -> bool:
+def has_its_checksum(data: bytes, chunk: FilePart) -> bool:
     """Return whether the CRC of a PNG chunk matches its bytes."""
     (crc,) = struct.unpack_from(">I", data, chunk.end - 4)
     return bool(crc == zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]))

@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from skinbatch.archive.csv_file import csv_records, whole_number
+from skinbatch.archive.listed_rows import ListedRow, RowSource
 from skinbatch.archive.listing import parquet_records
-from skinbatch.archive.rows import ListedRow, RowSource
 from skinbatch.errors import NotFoundError, UsageError
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import is_s3
+from skinbatch.storage.store import ObjectInfo, Store
 
 MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 64 << 20

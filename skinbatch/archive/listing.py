@@ -17,15 +17,15 @@ from skinbatch.archive.csv_file import (
     version_text,
     whole_number,
 )
-from skinbatch.archive.parquet import open_parquet
+from skinbatch.archive.listed_rows import ListedRow, RowSource, absolute
+from skinbatch.archive.parquet_file import open_parquet
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.archive.rows import ListedRow, RowSource, absolute
 from skinbatch.archive.sidecars import flat_meta
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.redact import unsigned
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import is_s3
+from skinbatch.storage.store import ObjectInfo, Store
 
 
 class ListingSource(RowSource):

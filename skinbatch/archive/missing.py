@@ -10,9 +10,9 @@ from itertools import islice
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from skinbatch.errors import SkinbatchError
-from skinbatch.storage.base import Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator, is_s3, split_s3
+from skinbatch.storage.store import Store
 from skinbatch.types import ImageRef
 
 # Number of missing photos on which every guess is tried.

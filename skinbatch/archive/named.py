@@ -6,11 +6,11 @@ import posixpath
 
 from skinbatch.archive.formats import SHARD_EXTENSIONS, extension
 from skinbatch.archive.shard import read_member
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import NotFoundError, UsageError
-from skinbatch.storage.base import ObjectInfo
 from skinbatch.storage.locate import Locator, absolute, is_s3
+from skinbatch.storage.store import ObjectInfo
 from skinbatch.types import Fetched, ImageRef, ShardRef, WorkUnit
 
 

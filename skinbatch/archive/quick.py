@@ -9,8 +9,8 @@ from imagecodecs import PngError
 from numpy.typing import NDArray
 from PIL import Image
 
+from skinbatch.archive.file_parts import png_chunks
 from skinbatch.archive.formats import ImageFormat
-from skinbatch.archive.parts import png_chunks
 
 _TEXTS = (b"tEXt", b"zTXt")
 # Chunks that change no pixel and hold no orientation. Those of colour spaces are ignored here, as

@@ -6,8 +6,8 @@ import io
 import os
 from collections import OrderedDict
 
-from skinbatch.archive.reading import Reading
-from skinbatch.storage.base import Store
+from skinbatch.archive.read_times import Reading
+from skinbatch.storage.store import Store
 
 _KEPT = 8
 

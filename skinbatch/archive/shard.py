@@ -13,16 +13,16 @@ from skinbatch.archive.access import check_mounted, others_readable
 from skinbatch.archive.formats import HEAD_BYTES, shard_kind
 from skinbatch.archive.member import BrokenArchiveError, Member, contained
 from skinbatch.archive.members import broken_row, count_rows, find_photo, rows
-from skinbatch.archive.parquet import count_rows as count_parquet_rows
-from skinbatch.archive.parquet import parquet_rows
+from skinbatch.archive.parquet_file import count_rows as count_parquet_rows
+from skinbatch.archive.parquet_file import parquet_rows
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.archive.reading import Reading, WatchedStream
+from skinbatch.archive.read_times import Reading, WatchedStream
 from skinbatch.archive.tar import tar_members
 from skinbatch.archive.zip import zip_members
 from skinbatch.config import DecodeSettings
 from skinbatch.errors import DiskError, ForbiddenError, NotFoundError
-from skinbatch.storage.base import Store
 from skinbatch.storage.locate import Locator
+from skinbatch.storage.store import Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 
@@ -123,13 +123,13 @@ def count_members(
         return 1
 
 
-def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -> _File:
+def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -> _ShardVersion:
     """Open a shard.
 
     Raises BrokenArchiveError if only this shard may not be read, or StoreError.
     """
     try:
-        return _File(shard, locator, reading or Reading())
+        return _ShardVersion(shard, locator, reading or Reading())
     except ForbiddenError as e:
         if others_readable(shard.uri, locator):
             raise BrokenArchiveError(Status.UNREADABLE, str(e)) from None
@@ -139,7 +139,7 @@ def _opened(shard: ShardRef, locator: Locator, reading: Reading | None = None) -
         raise
 
 
-class _File:
+class _ShardVersion:
     """Open one version of a shard. Content decides its kind, and its name if content does not."""
 
     def __init__(self, shard: ShardRef, locator: Locator, reading: Reading) -> None:

@@ -21,12 +21,12 @@ from skinbatch.archive.formats import (
     skip_name,
 )
 from skinbatch.archive.globs import Globs
-from skinbatch.archive.parquet import columns_of
+from skinbatch.archive.parquet_file import columns_of
 from skinbatch.config import SourceSettings
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
 from skinbatch.lookahead import ahead
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import ImageRef, ShardRef
 
 _THREADS = 16

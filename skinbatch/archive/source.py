@@ -21,14 +21,14 @@ from skinbatch.archive.formats import (
 from skinbatch.archive.globs import EXCLUDED, Globs
 from skinbatch.archive.inventory import MANIFEST, InventorySource
 from skinbatch.archive.listing import ListingSource
-from skinbatch.archive.parquet import columns_of
+from skinbatch.archive.parquet_file import columns_of
 from skinbatch.archive.sniff import Candidate, photo_ref
 from skinbatch.config import Config
 from skinbatch.errors import ColumnNeededError, ForbiddenError, NotFoundError, UsageError
 from skinbatch.storage.address import check_address
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.local import path_of, uri_of
 from skinbatch.storage.locate import is_s3, open_store
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import ImageRef, ShardKind, ShardRef
 
 

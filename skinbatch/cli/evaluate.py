@@ -80,12 +80,12 @@ def evaluate(
     """
     from skinbatch.evaluate.evaluation import evaluate as run
     from skinbatch.evaluate.plots import draw
-    from skinbatch.evaluate.request import Request
+    from skinbatch.evaluate.request import EvaluationRequest
     from skinbatch.evaluate.text import as_text
     from skinbatch.metrics.bootstrap import Resampling
     from skinbatch.reading import destination_store
 
-    request = Request(
+    request = EvaluationRequest(
         truth,
         format=form,
         photos=photos,

@@ -24,7 +24,7 @@ from skinbatch.cli.options import say
 from skinbatch.cli.plan import plan
 from skinbatch.cli.report import report
 from skinbatch.cli.results import compare, regrade, schema, series, show
-from skinbatch.cli.run import demo, print_failure, retry, score
+from skinbatch.cli.score import demo, print_failure, retry, score
 from skinbatch.cli.train import recipes, train
 from skinbatch.errors import SkinbatchError, UnfinishedWarning
 from skinbatch.logs import writes_json

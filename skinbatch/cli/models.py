@@ -77,8 +77,8 @@ def pack_verify(
 
     For a pack on S3, both the files there and the local copy are checked.
     """
-    from skinbatch.models.fetch import verify_origin
     from skinbatch.models.pack import load_pack
+    from skinbatch.models.pack_cache import verify_origin
 
     storage = load_config(settings).storage
     pack = load_pack(name, storage)

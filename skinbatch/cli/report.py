@@ -26,9 +26,9 @@ from skinbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.evaluate.request import Request as Evaluated
+    from skinbatch.evaluate.request import EvaluationRequest
     from skinbatch.report.against import Judgement
-    from skinbatch.storage.base import Store
+    from skinbatch.storage.store import Store
 
 
 def report(
@@ -71,11 +71,11 @@ def report(
     boxes side by side.
     """
     from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.evaluate.request import Request as Evaluated
+    from skinbatch.evaluate.request import EvaluationRequest
     from skinbatch.reading import destination_store
     from skinbatch.report.page import write_page
-    from skinbatch.report.persons import parse_group
-    from skinbatch.report.report import Request, make_report
+    from skinbatch.report.person_groups import parse_group
+    from skinbatch.report.report import ReportRequest, make_report
     from skinbatch.runs.results import open_results
 
     options = {"--map": names, "--trained-on": trained_on, "--photos": photos}
@@ -89,7 +89,7 @@ def report(
         results = open_results(store, scoring, grading)
         judgement = None
         if truth is not None:
-            asked = Evaluated(
+            asked = EvaluationRequest(
                 truth,
                 photos=photos,
                 scoring=results.fingerprint,
@@ -100,7 +100,7 @@ def report(
                 sliced=False,
             )
             judgement = _judged(store, asked, presenter)
-        request = Request(thumbnails, __version__, parse_group(group), look_alikes, judgement)
+        request = ReportRequest(thumbnails, __version__, parse_group(group), look_alikes, judgement)
         page = make_report(results, request, settings, presenter.phase)
         write_page(output, page)
 
@@ -110,7 +110,7 @@ def report(
     print(f"wrote {output} ({len(page.encode()) / 1000:,.0f} KB)")
 
 
-def _judged(store: Store, asked: Evaluated, presenter: TerminalPresenter) -> Judgement:
+def _judged(store: Store, asked: EvaluationRequest, presenter: TerminalPresenter) -> Judgement:
     """Return how the scoring agrees with a truth."""
     from skinbatch.evaluate.evaluation import evaluate
     from skinbatch.evaluate.persons import in_words

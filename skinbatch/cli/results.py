@@ -160,14 +160,14 @@ def compare(
     The drift is the share of the photos in both scorings whose status, face or grade differs.
     """
     from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.evaluate.request import Request
-    from skinbatch.evaluate.side_by_side import side_by_side
+    from skinbatch.evaluate.judge_several import side_by_side
+    from skinbatch.evaluate.request import EvaluationRequest
     from skinbatch.reading import destination_store
     from skinbatch.report.compare import compare as run
     from skinbatch.report.compare_page import as_text, compare_page
     from skinbatch.report.comparison import LETTERS
     from skinbatch.report.page import write_page
-    from skinbatch.report.persons import parse_group
+    from skinbatch.report.person_groups import parse_group
     from skinbatch.runs.results import open_results
 
     named: list[str | None] = [None for _ in dests]
@@ -192,7 +192,7 @@ def compare(
             presenter.phase(f"comparing A and {letter}")
             pairs.append(run(opened[0], other, grouping=grouping))
         if truth is not None:
-            request = Request(truth, photos=photos, group=group)
+            request = EvaluationRequest(truth, photos=photos, group=group)
             judged = side_by_side(list(zip(stores, named, strict=True)), request, presenter.phase)
     if output is not None:
         write_page(output, compare_page(pairs, version=__version__, judged=judged))

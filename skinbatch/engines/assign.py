@@ -16,7 +16,7 @@ from skinbatch.runs.plan import Plan
 from skinbatch.runs.stub import Stub
 from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, Reuse
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import Receipt, WorkUnit
 from skinbatch.unit_id import UnitId, family_of
 

@@ -17,14 +17,14 @@ from skinbatch.errors import UsageError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import snapshot
 from skinbatch.runs.destination import Scoring
-from skinbatch.runs.grouping import key_hash
+from skinbatch.runs.hash_groups import key_hash
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.stages import canonical_hash
+from skinbatch.runs.reused_stages import canonical_hash
 from skinbatch.runs.units import PlannedUnit
 from skinbatch.scoring.reuse import read_file
 from skinbatch.selection.where import Where
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import original_text, safe_text
 from skinbatch.tables.schema import images_schema
 from skinbatch.types import Receipt

@@ -9,7 +9,7 @@ from skinbatch.engines.next_step import DEATHS_TO_BLAME, Deaths
 from skinbatch.errors import StoreError
 from skinbatch.runs import receipts
 from skinbatch.runs.destination import now
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import WorkUnit
 
 

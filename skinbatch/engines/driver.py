@@ -20,7 +20,7 @@ from skinbatch.engines.run import Run
 from skinbatch.engines.work import Work
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from skinbatch.storage.traffic import TRAFFIC
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skinbatch.engines.run import Run
 from skinbatch.runs import layout
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from skinbatch.runs.snapshot import Snapshot
 
 

@@ -10,10 +10,10 @@ from skinbatch.engines.event_log import log_event
 from skinbatch.engines.events import Events
 from skinbatch.engines.gone import Gone
 from skinbatch.engines.pool import Engine
-from skinbatch.engines.progress import Totals
 from skinbatch.engines.recorder import Recorder
 from skinbatch.engines.run import Run
 from skinbatch.engines.scheduler import Scheduler
+from skinbatch.engines.totals import Totals
 from skinbatch.engines.work import Todo, Work
 from skinbatch.errors import UsageError
 from skinbatch.runs import snapshot

@@ -19,7 +19,7 @@ from skinbatch.engines.terminal import shown
 from skinbatch.errors import UsageError
 from skinbatch.runs import plan
 from skinbatch.runs.cost import Cost
-from skinbatch.runs.grouping import target_size
+from skinbatch.runs.hash_groups import target_size
 from skinbatch.runs.record import RunLog, RunRecord
 from skinbatch.runs.standing import Standing, read_standing
 from skinbatch.storage.discard import DISCARD
@@ -45,7 +45,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ForecastSample:
     """Describe what was really scored.
 
     photos, failed: rows, and those that are not ok. parts: units that were measured one by one.
@@ -92,7 +92,7 @@ class Forecast:
     left: int
     left_bytes: int
     skipped: dict[str, int] = field(default_factory=dict)
-    sample: Sample | None = None
+    sample: ForecastSample | None = None
     workers: int | None = None
     seconds: Range | None = None
     cost: Cost | None = None
@@ -228,7 +228,7 @@ def _with_times(
     """Add time and cost to what was counted."""
     per_photo = per_photo_range(rehearsal.units)
     resource = Counter(unit.resource for unit in rehearsal.units).most_common(1)[0][0]
-    sample = Sample(
+    sample = ForecastSample(
         sum(unit.photos for unit in rehearsal.units),
         sum(unit.failed for unit in rehearsal.units),
         len(rehearsal.units),

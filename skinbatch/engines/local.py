@@ -25,7 +25,7 @@ from skinbatch.engines.pool import (
 from skinbatch.engines.worker import environment
 from skinbatch.errors import UsageError
 from skinbatch.scoring.assignment import Assignment, ScoringContext
-from skinbatch.scoring.device import cuda_devices, usable_cpus
+from skinbatch.scoring.hardware import cuda_devices, usable_cpus
 
 
 class LocalEngine:

@@ -11,7 +11,7 @@ from skinbatch.engines.presenter import Presenter
 from skinbatch.engines.setup import Prepared
 from skinbatch.errors import UsageError
 from skinbatch.runs import destination, plan
-from skinbatch.runs.grouping import first_bits
+from skinbatch.runs.hash_groups import first_bits
 from skinbatch.runs.listed import Listing, collect
 from skinbatch.runs.only_new import only_new
 from skinbatch.runs.plan import Plan, PlanWriter

@@ -36,7 +36,7 @@ class Presenter(Protocol):
 
 
 @dataclass(slots=True)
-class Silent:
+class SilentPresenter:
     """Keep the notes and show nothing."""
 
     notes: list[str] = field(default_factory=list)

@@ -24,9 +24,9 @@ from skinbatch.ray_environment import (
     without_sigterm_handler,
 )
 from skinbatch.scoring.assignment import ScoringContext
-from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.discard import DISCARD
 from skinbatch.storage.local import path_of, uri_of
+from skinbatch.storage.store import TEMPORARY
 
 settle(os.environ.get("RAY_ADDRESS"))
 

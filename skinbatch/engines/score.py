@@ -19,7 +19,7 @@ from skinbatch.engines.setup import Prepared, prepare, prepare_again
 from skinbatch.engines.terminal import shown
 from skinbatch.logs import bound, event
 from skinbatch.runs import destination
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from skinbatch.storage.local import uri_of
 
 if TYPE_CHECKING:

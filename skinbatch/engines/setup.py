@@ -10,13 +10,13 @@ from skinbatch.archive.source import Source, open_source
 from skinbatch.config import Config, merge
 from skinbatch.errors import ColumnNeededError, UsageError
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.runs import destination, stages
+from skinbatch.runs import destination, reused_stages
 from skinbatch.runs.destination import Scoring
 from skinbatch.scoring.assignment import ScoringContext
 from skinbatch.scoring.fingerprint import PIPELINE_VERSION, fingerprint, numbers
-from skinbatch.storage.base import Store
 from skinbatch.storage.knock import knock
 from skinbatch.storage.locate import absolute, open_store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import file_metadata
 
 
@@ -110,7 +110,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
     taken = (
         before.taken
         if before is not None
-        else stages.choose(store, scoring)
+        else reused_stages.choose(store, scoring)
         if config.run.reuse
         else {}
     )
@@ -122,7 +122,7 @@ def _prepared(source_uri: str, store: Store, pack: Pack, config: Config) -> Prep
         classes=scoring.classes,
         prob_columns=scoring.prob_columns,
         metadata=file_metadata(scoring.fingerprint, PIPELINE_VERSION, pack.name, scoring.weights),
-        taken=stages.still_takeable(store, scoring) if config.run.reuse else (),
+        taken=reused_stages.still_takeable(store, scoring) if config.run.reuse else (),
     )
     return Prepared(config, source_uri, None, store, scoring, context)
 

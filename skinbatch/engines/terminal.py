@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from skinbatch.engines.presenter import Presenter, RunProgress, Silent
+from skinbatch.engines.presenter import Presenter, RunProgress, SilentPresenter
 from skinbatch.redact import redacted
 
 PLAIN_EVERY_S = 10.0
@@ -45,7 +45,7 @@ def shown(presenter: Presenter | None) -> Iterator[Presenter]:
         with TerminalPresenter() as bar:
             yield bar
     else:
-        yield Silent()
+        yield SilentPresenter()
 
 
 class QuietConsole(Console):

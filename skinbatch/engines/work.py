@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from skinbatch.engines.assign import Assigner, EarlierReceipts
 from skinbatch.engines.events import RunEvent, UnitCommitted, UnitOpen
-from skinbatch.engines.progress import Before
 from skinbatch.engines.setup import Prepared
+from skinbatch.engines.totals import Before
 from skinbatch.errors import UsageError
 from skinbatch.runs.folds import Folds
 from skinbatch.runs.ledger import Ledger

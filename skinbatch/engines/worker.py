@@ -36,7 +36,7 @@ class Worker:
         if context.config.run.log_format == "json" and not writes_json():
             write_json(sys.stderr)
         os.environ.setdefault("OMP_NUM_THREADS", str(context.threads))
-        from skinbatch.scoring.unit import UnitScorer  # imports torch, so only here
+        from skinbatch.scoring.unit_scorer import UnitScorer  # imports torch, so only here
 
         self._scorer = UnitScorer(context)
 

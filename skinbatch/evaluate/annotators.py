@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.evaluate import papers
 from skinbatch.evaluate.request import Judged
 from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap

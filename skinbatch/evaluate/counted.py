@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.evaluate.scored import FoundBoxes
+from skinbatch.evaluate.scoring_tables import FoundBoxes
 from skinbatch.grading.arrays import NO_SIDE, BoxArrays, count_photos
 from skinbatch.grading.counting import Method
 from skinbatch.metrics.counts import counts_over

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError, needs_extra
 from skinbatch.evaluate import papers
-from skinbatch.evaluate.request import Judged, Request
-from skinbatch.evaluate.scored import DISEASE, Scored, spelled
+from skinbatch.evaluate.request import EvaluationRequest, Judged
+from skinbatch.evaluate.scoring_tables import DISEASE, ScoringTables, spelled
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.calibration import reliabilities
 from skinbatch.metrics.classification import classification, roc
@@ -47,8 +47,8 @@ class Diseases:
     def __init__(
         self,
         judged: Judged,
-        scored: Scored,
-        request: Request,
+        scored: ScoringTables,
+        request: EvaluationRequest,
         head: str,
         columns: Mapping[str, str],
     ) -> None:
@@ -189,7 +189,7 @@ class Diseases:
         return {name: curve for name, curve in curves.items() if curve is not None}
 
 
-def check_apart(request: Request, scored: Scored) -> None:
+def check_apart(request: EvaluationRequest, scored: ScoringTables) -> None:
     """Raise UsageError if a class to leave out of the means belongs to no classifier."""
     known = list(dict.fromkeys(name for columns in scored.heads().values() for name in columns))
     if unknown := [name for name in request.apart if spelled(name) not in known]:

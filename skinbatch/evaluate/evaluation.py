@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.grouping import LOOK
 from skinbatch.annotations.pairing import Pairs, pair_photos
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.annotators import annotators
@@ -19,13 +19,13 @@ from skinbatch.evaluate.diseases import Diseases, check_apart
 from skinbatch.evaluate.lesions import Lesions
 from skinbatch.evaluate.persons import Persons, column_of_truth, find_persons
 from skinbatch.evaluate.regions import Regions
-from skinbatch.evaluate.request import Judged, Request
-from skinbatch.evaluate.scored import Scored
+from skinbatch.evaluate.request import EvaluationRequest, Judged
+from skinbatch.evaluate.scoring_tables import ScoringTables
 from skinbatch.evaluate.severities import Severities
 from skinbatch.evaluate.slices import SEVERITIES, by_severity, by_tone
 from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.verdicts import PhotoVerdict
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import Status
 
 # Names in the results of what can be judged. Classifiers are named `classes.<head>`.
@@ -76,7 +76,7 @@ class Evaluation:
 
 
 def evaluate(
-    store: Store, request: Request, phase: Callable[[str], None] = lambda text: None
+    store: Store, request: EvaluationRequest, phase: Callable[[str], None] = lambda text: None
 ) -> Evaluation:
     """Judge one scoring of a destination against a truth.
 
@@ -114,7 +114,7 @@ def evaluate(
             f"{lost[0].annotation}; name the folder of the photos with --photos"
         )
     phase(f"reading the tables of {store.uri}")
-    scored = Scored(store, request.scoring, request.grading)
+    scored = ScoringTables(store, request.scoring, request.grading)
     check_apart(request, scored)
     annotated = tuple(photo for photo in truth.photos if photo.is_annotated)
     pairs = pair_photos(annotated, scored.image_ids, scored.uris)
@@ -171,7 +171,7 @@ def evaluate(
 
 
 def _fine(
-    pairs: Pairs, scored: Scored, request: Request
+    pairs: Pairs, scored: ScoringTables, request: EvaluationRequest
 ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
     """Return the places of the pairs to judge, those with an `ok` row, and the other rows."""
     asked = np.array(
@@ -192,8 +192,8 @@ def _judged(
     annotated: Sequence[AnnotatedPhoto],
     pairs: Pairs,
     places: NDArray[np.int64],
-    scored: Scored,
-    request: Request,
+    scored: ScoringTables,
+    request: EvaluationRequest,
     notes: list[str],
 ) -> tuple[Judged, Persons]:
     """Return the judged photos and who is on them. places: of the pairs to judge."""
@@ -203,7 +203,11 @@ def _judged(
 
 
 def _parts(
-    judged: Judged, scored: Scored, request: Request, phase: Callable[[str], None], notes: list[str]
+    judged: Judged,
+    scored: ScoringTables,
+    request: EvaluationRequest,
+    phase: Callable[[str], None],
+    notes: list[str],
 ) -> dict[str, EvaluationPart]:
     parts: dict[str, EvaluationPart] = {}
     if any(photo.boxes is not None for photo in judged.photos):
@@ -248,8 +252,8 @@ def _parts(
 
 
 def _about(
-    request: Request,
-    scored: Scored,
+    request: EvaluationRequest,
+    scored: ScoringTables,
     truth: Truth,
     annotated: Sequence[AnnotatedPhoto],
     pairs: Pairs,
@@ -302,7 +306,10 @@ def _about(
 
 
 def _nothing(
-    request: Request, scored: Scored, annotated: Sequence[AnnotatedPhoto], pairs: Pairs
+    request: EvaluationRequest,
+    scored: ScoringTables,
+    annotated: Sequence[AnnotatedPhoto],
+    pairs: Pairs,
 ) -> str:
     where = f"{request.truth}, {scored.uri}"
     if len(pairs.rows):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from skinbatch.annotations.displayed import SAME_SHAPE
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.counted import counts_at
-from skinbatch.evaluate.request import Judged, Request
-from skinbatch.evaluate.scored import Scored, spelled
+from skinbatch.evaluate.request import EvaluationRequest, Judged
+from skinbatch.evaluate.scoring_tables import ScoringTables, spelled
 from skinbatch.metrics.bootstrap import Resampling, bootstrap
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.metrics.counts import count_error
@@ -43,7 +43,7 @@ class Lesions:
     places: (n,) indices among the judged photos.
     """
 
-    def __init__(self, judged: Judged, scored: Scored, request: Request) -> None:
+    def __init__(self, judged: Judged, scored: ScoringTables, request: EvaluationRequest) -> None:
         self.unusable: list[str] = []
         self._scale = self._scales(judged, scored)
         self.places = np.array(sorted(self._scale), np.int64)
@@ -198,7 +198,7 @@ class Lesions:
             by_most[str(COCO_MOST)] = by_most[str(MOST)]
         return by_most
 
-    def _scales(self, judged: Judged, scored: Scored) -> dict[int, NDArray[np.float32]]:
+    def _scales(self, judged: Judged, scored: ScoringTables) -> dict[int, NDArray[np.float32]]:
         """Return, for photos that were annotated at another size, (4,) factors for their boxes.
 
         Photos that were annotated in another shape are unusable.
@@ -220,7 +220,7 @@ class Lesions:
             )
         return scales
 
-    def _read_truth(self, judged: Judged, request: Request, model: Sequence[str]) -> None:
+    def _read_truth(self, judged: Judged, request: EvaluationRequest, model: Sequence[str]) -> None:
         """Read the true boxes; labels are indices of the model's classes, -1 for others.
 
         Empty boxes cannot be found and are left out, as are those whose class is mapped to none.

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.grouping import ESTIMATE, GroupCount, Grouping
 from skinbatch.annotations.likeness import perceptual_groups
 from skinbatch.annotations.photo_list import read_photo_list
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.table import has_column
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.request import Request
-from skinbatch.evaluate.scored import Scored
+from skinbatch.evaluate.request import EvaluationRequest
+from skinbatch.evaluate.scoring_tables import ScoringTables
 from skinbatch.metrics.bootstrap import numbered
 from skinbatch.storage.local import path_of
 from skinbatch.storage.locate import is_s3
@@ -59,7 +59,7 @@ class Persons:
         return {name: members for name, members in parts.items() if members.any()}
 
 
-def column_of_truth(request: Request) -> str | None:
+def column_of_truth(request: EvaluationRequest) -> str | None:
     """Return the column of a .csv truth that `--group` names; None if the truth has none."""
     column = None if request.grouping is None else request.grouping.column
     of_csv = (
@@ -71,8 +71,8 @@ def column_of_truth(request: Request) -> str | None:
 def find_persons(
     photos: Sequence[AnnotatedPhoto],
     rows: NDArray[np.int64],
-    scored: Scored,
-    request: Request,
+    scored: ScoringTables,
+    request: EvaluationRequest,
     notes: list[str],
 ) -> Persons:
     """Return who is on the judged photos. rows: (P,) of their rows. notes: get what a reader should know.
@@ -108,7 +108,7 @@ def find_persons(
 
 
 def _about(
-    request: Request,
+    request: EvaluationRequest,
     count: GroupCount,
     trained: Sequence[AnnotatedPhoto] | None,
     trained_groups: int,
@@ -151,7 +151,7 @@ def in_words(about: dict[str, Any], judged: int) -> list[str]:
     return lines
 
 
-def _trained_on(request: Request) -> tuple[AnnotatedPhoto, ...] | None:
+def _trained_on(request: EvaluationRequest) -> tuple[AnnotatedPhoto, ...] | None:
     if request.trained_on is None:
         return None
     column = None if request.grouping is None else request.grouping.column
@@ -165,8 +165,8 @@ def _name(grouping: Grouping | None, name: str) -> str | None:
 def _by_name(
     photos: Sequence[AnnotatedPhoto],
     image_ids: Sequence[str],
-    scored: Scored,
-    request: Request,
+    scored: ScoringTables,
+    request: EvaluationRequest,
     notes: list[str],
 ) -> list[str | None]:
     """Return the group of each photo by `--group`, or else as the truth names it."""
@@ -205,7 +205,7 @@ def _by_name(
 def _by_look(
     photos: Sequence[AnnotatedPhoto],
     rows: NDArray[np.int64],
-    scored: Scored,
+    scored: ScoringTables,
     trained: Sequence[AnnotatedPhoto] | None,
     notes: list[str],
 ) -> tuple[list[str | None], list[str | None]]:

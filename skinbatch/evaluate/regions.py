@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.displayed import same_shape
 from skinbatch.annotations.label_map import read_mask
 from skinbatch.annotations.masks import CLASSES, UNSURE
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.request import Judged, Request
-from skinbatch.evaluate.scored import Masks
+from skinbatch.evaluate.request import EvaluationRequest, Judged
+from skinbatch.evaluate.scoring_tables import Masks
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import overlaps, segmentation
 
@@ -35,7 +35,7 @@ class Regions:
     shape, cannot be read or do not exist.
     """
 
-    def __init__(self, judged: Judged, masks: Masks, request: Request) -> None:
+    def __init__(self, judged: Judged, masks: Masks, request: EvaluationRequest) -> None:
         self.classes = tuple(masks.classes)
         number = {name: k for k, name in enumerate(self.classes)}
         self._meaning = np.full(256, UNSURE, np.uint8)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.grouping import Grouping
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
-from skinbatch.evaluate.scored import spelled
+from skinbatch.evaluate.scoring_tables import spelled
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.tables.names import composed
 
@@ -24,7 +24,7 @@ EVERY = "*"
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """Describe an evaluation.
 
     truth: file or folder of annotations. format: name of a reader; None: detected from the content.

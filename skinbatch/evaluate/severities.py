@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.evaluate.request import Judged
-from skinbatch.evaluate.scored import Scored
+from skinbatch.evaluate.scoring_tables import ScoringTables
 from skinbatch.evaluate.slices import SEVERITIES
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.grades import agreement, confusion
@@ -25,7 +25,7 @@ class Severities:
     places: (n,) indices among the judged photos.
     """
 
-    def __init__(self, judged: Judged, scored: Scored) -> None:
+    def __init__(self, judged: Judged, scored: ScoringTables) -> None:
         given = [
             (n, photo.severity)
             for n, photo in enumerate(judged.photos)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from skinbatch.annotations.photos import Truth
+from skinbatch.annotations.annotated_photos import Truth
 from skinbatch.errors import UsageError
-from skinbatch.export.boxed import BoxedPhoto
+from skinbatch.export.boxed import ExportedPhoto
 
 NOT_ANNOTATED = "not annotated"
 
@@ -29,12 +29,12 @@ class AnnotatedBoxes:
         self.notes: tuple[str, ...] = ()
         self._truth = truth
 
-    def photos(self) -> Iterator[BoxedPhoto]:
+    def photos(self) -> Iterator[ExportedPhoto]:
         for photo in self._truth.photos:
             if photo.boxes is None or photo.labels is None:
                 self.left_out[NOT_ANNOTATED] += 1
             else:
-                yield BoxedPhoto(
+                yield ExportedPhoto(
                     photo.name,
                     photo.width,
                     photo.height,

@@ -29,7 +29,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxedPhoto:
+class ExportedPhoto:
     """Hold an exported photo.
 
     Attributes:
@@ -79,7 +79,7 @@ class BoxedPhoto:
                 )
 
 
-class Boxes(Protocol):
+class BoxSource(Protocol):
     """Give out the boxes of a source.
 
     Attributes:
@@ -94,7 +94,7 @@ class Boxes(Protocol):
     left_out: Counter[str]
     notes: tuple[str, ...]
 
-    def photos(self) -> Iterator[BoxedPhoto]:
+    def photos(self) -> Iterator[ExportedPhoto]:
         """Yield the photos, once."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.annotations.coco import EXACT, NO_PARENT
-from skinbatch.export.boxed import BoxedPhoto, decimals
+from skinbatch.export.boxed import ExportedPhoto, decimals
 from skinbatch.export.files import Files
 
 FILE = "annotations.json"
@@ -42,7 +42,7 @@ class CocoWriter:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._classes)
 
-    def add(self, photo: BoxedPhoto) -> None:
+    def add(self, photo: ExportedPhoto) -> None:
         self._counts[0] += 1
         image = {
             "id": self._counts[0],

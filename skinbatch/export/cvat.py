@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from skinbatch.annotations.cvat import OWN_NAME
 from skinbatch.errors import UsageError
-from skinbatch.export.boxed import BoxedPhoto, decimals
+from skinbatch.export.boxed import ExportedPhoto, decimals
 from skinbatch.export.files import Files
 
 FILE = "annotations.xml"
@@ -42,7 +42,7 @@ class CvatWriter:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._classes)
 
-    def add(self, photo: BoxedPhoto) -> None:
+    def add(self, photo: ExportedPhoto) -> None:
         if not photo.width or not photo.height:
             raise UsageError(
                 f"{photo.name}: its size is not known, and CVAT needs it; name the folder of the photos with "

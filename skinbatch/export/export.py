@@ -13,7 +13,7 @@ from skinbatch.annotations.read import read_truth
 from skinbatch.config import StorageSettings
 from skinbatch.errors import UsageError
 from skinbatch.export.annotated import AnnotatedBoxes
-from skinbatch.export.boxed import BoxedPhoto, Boxes
+from skinbatch.export.boxed import BoxSource, ExportedPhoto
 from skinbatch.export.coco import CocoWriter
 from skinbatch.export.cvat import CvatWriter
 from skinbatch.export.files import Files
@@ -40,7 +40,7 @@ class Writer(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]: ...
 
-    def add(self, photo: BoxedPhoto) -> None: ...
+    def add(self, photo: ExportedPhoto) -> None: ...
 
     def close(self) -> None: ...
 
@@ -185,7 +185,7 @@ def export(
     )
 
 
-def _opened(source: str, request: ExportRequest, storage: StorageSettings) -> Boxes:
+def _opened(source: str, request: ExportRequest, storage: StorageSettings) -> BoxSource:
     if is_s3(source) or Path(local_path(source), layout.DEST).is_file():
         store = open_store(
             source if is_s3(source) else os.path.realpath(local_path(source)), storage

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from skinbatch.archive.formats import has_image_name
-from skinbatch.storage.base import TEMPORARY, ObjectInfo, Store
+from skinbatch.storage.store import TEMPORARY, ObjectInfo, Store
 
 _WRITERS = 16
 _WAITING = 256

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.label_studio_photos import LOCAL_FILES, OWN_NAME
 from skinbatch.errors import UsageError
-from skinbatch.export.boxed import BoxedPhoto, decimals
+from skinbatch.export.boxed import ExportedPhoto, decimals
 from skinbatch.export.files import Files
 from skinbatch.tables.names import safe_text
 
@@ -44,7 +44,7 @@ class LabelStudioWriter:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._classes)
 
-    def add(self, photo: BoxedPhoto) -> None:
+    def add(self, photo: ExportedPhoto) -> None:
         self._classes |= dict.fromkeys(photo.labels)
         task: dict[str, Any] = {"data": _data(photo)}
         regions = _regions(photo, photo.boxes, photo.labels, photo.scores)
@@ -89,7 +89,7 @@ def labeling_config(class_names: tuple[str, ...]) -> str:
     )
 
 
-def _data(photo: BoxedPhoto) -> dict[str, Any]:
+def _data(photo: ExportedPhoto) -> dict[str, Any]:
     address = photo.address or photo.name
     if not address.startswith(("s3://", "http://", "https://")):
         address = LOCAL_FILES + urllib.parse.quote(safe_text(address).lstrip("/"))
@@ -102,7 +102,7 @@ def _data(photo: BoxedPhoto) -> dict[str, Any]:
 
 
 def _regions(
-    photo: BoxedPhoto,
+    photo: ExportedPhoto,
     boxes: NDArray[np.float32],
     labels: tuple[str, ...],
     scores: NDArray[np.float32] | None,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from skinbatch.export.boxed import BoxedPhoto, Prediction
+from skinbatch.export.boxed import ExportedPhoto, Prediction
 from skinbatch.grading.counting import ON_SKIN
 from skinbatch.grading.uncertainty import uncertainty
 from skinbatch.runs.destination import read_destination, read_scoring
@@ -62,7 +62,7 @@ class ScoredBoxes:
         pack = posixpath.basename(scoring.pack.rstrip("/")) if scoring is not None else ""
         self._model_version = f"{pack} {results.fingerprint}"
 
-    def photos(self) -> Iterator[BoxedPhoto]:
+    def photos(self) -> Iterator[ExportedPhoto]:
         """Yield the photos in the order of the units' names, then of the tables."""
         chosen = self._chosen
         ids = pa.array([] if chosen is None else sorted(chosen.image_ids), pa.string())
@@ -75,7 +75,7 @@ class ScoredBoxes:
                 )
             yield from self._joined(images, boxes)
 
-    def _joined(self, images: pa.Table, boxes: pa.Table) -> Iterator[BoxedPhoto]:
+    def _joined(self, images: pa.Table, boxes: pa.Table) -> Iterator[ExportedPhoto]:
         doubts = self._uncertainties(images, boxes)
         kept = boxes.filter(pa.array(self._counts(boxes)))
         xyxy = np.stack([kept.column(name).to_numpy() for name in _CORNERS], axis=1).astype(
@@ -92,7 +92,7 @@ class ScoredBoxes:
                 self.left_out[image["status"]] += 1
                 continue
             mine = rows.get(image["image_id"], [])
-            yield BoxedPhoto(
+            yield ExportedPhoto(
                 image["image_id"],
                 image["width"],
                 image["height"],

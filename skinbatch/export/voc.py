@@ -7,7 +7,7 @@ import urllib.parse
 from xml.sax.saxutils import escape
 
 from skinbatch.annotations.voc import OWN_DATABASE, PERCENT
-from skinbatch.export.boxed import BoxedPhoto, decimals
+from skinbatch.export.boxed import ExportedPhoto, decimals
 from skinbatch.export.files import Files
 
 
@@ -22,14 +22,14 @@ class VocWriter:
         self.class_names = class_names
         self._files = files
 
-    def add(self, photo: BoxedPhoto) -> None:
+    def add(self, photo: ExportedPhoto) -> None:
         self._files.put(self._files.key_for(photo.name, ".xml"), "\n".join(_lines(photo)).encode())
 
     def close(self) -> None:
         self._files.close()
 
 
-def _lines(photo: BoxedPhoto) -> list[str]:
+def _lines(photo: ExportedPhoto) -> list[str]:
     folder, name = posixpath.split(photo.name)
     lines = [
         "<annotation>",

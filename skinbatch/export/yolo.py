@@ -15,7 +15,7 @@ import yaml
 from skinbatch.annotations.coco import EXACT
 from skinbatch.annotations.yolo import SIZE_COLUMNS, SIZES
 from skinbatch.errors import UsageError
-from skinbatch.export.boxed import BoxedPhoto
+from skinbatch.export.boxed import ExportedPhoto
 from skinbatch.export.files import Files
 
 # Digits after the point. The first number usually gives a corner back exactly; the others are for
@@ -38,7 +38,7 @@ class YoloWriter:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._classes)
 
-    def add(self, photo: BoxedPhoto) -> None:
+    def add(self, photo: ExportedPhoto) -> None:
         key = self._files.key_for(photo.name, ".txt")
         self._rows.writerow((key, photo.name, photo.width or "", photo.height or ""))
         lines = []

@@ -29,8 +29,8 @@ from skinbatch.models.manifest import (
 )
 from skinbatch.models.pack import Pack, is_shipped, load_pack, packs_folder
 from skinbatch.models.stages import AnyStage, ClassifierStage, DetectorStage, SegmenterStage
-from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.locate import is_s3, open_store
+from skinbatch.storage.store import TEMPORARY
 
 
 def add_stage(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
-from skinbatch.models.base import Classifier, Detector, Models, Segmenter
 from skinbatch.models.families import CLASSIFIERS, DETECTORS, SEGMENTERS
 from skinbatch.models.family import BuildOptions
 from skinbatch.models.pack import Pack
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.protocols import Classifier, Detector, Models, Segmenter
+from skinbatch.models.runtime.runtime import Runtime
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 
 

@@ -20,7 +20,7 @@ FILLED = "What was filled in from pack"
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class _CardSection:
     """Hold the lines of Markdown from one heading to the next.
 
     title: empty for the lines before the first heading.
@@ -142,7 +142,7 @@ def _shortened(base: str) -> str:
     )
 
 
-def _sections(text: str) -> Iterator[_Section]:
+def _sections(text: str) -> Iterator[_CardSection]:
     """Split a card at the headings of the level of the stages' sections.
 
     `#` in a block of code is no heading.
@@ -155,7 +155,7 @@ def _sections(text: str) -> Iterator[_Section]:
     lines = text.split("\n")
     ends = [at for at, _ in starts[1:]] + [len(lines)]
     for (start, title), end in zip(starts, ends, strict=True):
-        yield _Section(title, "\n".join(lines[start:end]))
+        yield _CardSection(title, "\n".join(lines[start:end]))
 
 
 def _headings(text: str) -> Iterator[tuple[int, int, str]]:

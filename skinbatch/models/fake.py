@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.models.base import Classifier, Detector, InputKind, Segmenter
 from skinbatch.models.family import BuildOptions, Family
 from skinbatch.models.manifest import Manifest, write_manifest
+from skinbatch.models.protocols import Classifier, Detector, InputKind, Segmenter
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 from skinbatch.types import Detections
 

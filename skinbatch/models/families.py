@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from skinbatch.models.architectures import Architecture
-from skinbatch.models.base import Classifier, Detector, Segmenter
 from skinbatch.models.family import Family
+from skinbatch.models.protocols import Classifier, Detector, Segmenter
 from skinbatch.models.stages import ClassifierStage, DetectorStage, SegmenterStage
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 from skinbatch.config import ModelSettings
 from skinbatch.models.architectures import Architecture
 from skinbatch.models.findings import Recognised
-from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.runtime.runtime import Precision, Runtime
 from skinbatch.models.stages import AnyStage
 
 Stage = TypeVar("Stage", bound=AnyStage)

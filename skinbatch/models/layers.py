@@ -23,7 +23,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class CheckpointNetwork:
     """Hold one network of a checkpoint.
 
     prefix: the beginning of its names in the file. tensors: by the architecture's names. left_out:
@@ -82,7 +82,7 @@ def find_network(
     variants: Sequence[Shapes],
     rename: Rename,
     prefix: str | None = None,
-) -> Network:
+) -> CheckpointNetwork:
     """Find the network of an architecture among a checkpoint's tensors, under any prefix.
 
     Args:
@@ -147,7 +147,9 @@ def find_network(
         if name.startswith(best.prefix) and name not in beside
     }
     left_out = [name for name in tensors if name not in inside]
-    return Network(_as_written(best.prefix, inside), kept, _counted(left_out, best.prefix))
+    return CheckpointNetwork(
+        _as_written(best.prefix, inside), kept, _counted(left_out, best.prefix)
+    )
 
 
 def _as_written(prefix: str, names: Mapping[str, str]) -> str:

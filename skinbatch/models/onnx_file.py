@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import PackError
-from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.onnx import RunOnnx, prepare_onnx
+from skinbatch.models.runtime.runtime import Runtime
 
 # The element types that a network's input may have.
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

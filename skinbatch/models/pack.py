@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from skinbatch.config import ModelSettings, StorageSettings
 from skinbatch.errors import PackError
 from skinbatch.models.manifest import FILENAME, Manifest, read_manifest
-from skinbatch.models.runtime.base import Precision
+from skinbatch.models.runtime.runtime import Precision
 from skinbatch.models.stages import AnyStage, DetectorStage, SegmenterStage
 from skinbatch.tables.names import prob_columns
 
@@ -197,7 +197,7 @@ def load_pack(name_or_path: str | Path, storage: StorageSettings | None = None) 
     """
     text = str(name_or_path)
     if text.startswith("s3://"):
-        from skinbatch.models.fetch import fetch
+        from skinbatch.models.pack_cache import fetch
 
         uri = text.rstrip("/")
         directory = fetch(uri, storage or StorageSettings())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import UsageError
-from skinbatch.models.layers import Network
+from skinbatch.models.layers import CheckpointNetwork
 from skinbatch.models.stages import AnyStage
 
 
@@ -25,7 +25,7 @@ def check_outputs(
     )
 
 
-def describe_place(network: Network) -> str:
+def describe_place(network: CheckpointNetwork) -> str:
     """Describe where in the file the layers are, and what else it contains."""
     begins = f"names begin with `{network.prefix}`" if network.prefix else "all names in the file"
     if not network.left_out:

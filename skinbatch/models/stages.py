@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from skinbatch.models.architectures import ARCHITECTURES, Architecture, StageName
-from skinbatch.models.base import InputKind
+from skinbatch.models.protocols import InputKind
 
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]

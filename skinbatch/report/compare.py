@@ -19,7 +19,7 @@ from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.grades import agreement, confusion
 from skinbatch.report.column_arrays import Floats, numbers_of
 from skinbatch.report.comparison import Changed, Compared, Comparison
-from skinbatch.report.persons import persons_of
+from skinbatch.report.person_groups import persons_of
 from skinbatch.report.words import lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.results import Results

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from skinbatch.config import Config, merge
 from skinbatch.errors import PackError, UsageError
 from skinbatch.grading.face import Face, find_face
-from skinbatch.models.base import Classifier
 from skinbatch.models.build import build_classifier, build_segmenter
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.models.protocols import Classifier
 from skinbatch.models.stages import ClassifierStage
 from skinbatch.report.photo_again import Originals, find_row
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.results import open_results
 from skinbatch.scoring.inference import model_input
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import column_name
 
 Method = Literal["gradcam", "guided", "both"]
@@ -200,7 +200,7 @@ def _maps(
 
     Raises UsageError if none is left.
     """
-    from skinbatch.models.classifiers.explain import grad_cam, guided_backprop
+    from skinbatch.models.classifiers.class_map import grad_cam, guided_backprop
 
     makers = {"gradcam": grad_cam, "guided": guided_backprop}
     maps: dict[str, Map] = {}

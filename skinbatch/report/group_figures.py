@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skinbatch.annotations.grouping import ESTIMATE, GroupCount, Grouping
 from skinbatch.metrics.bootstrap import Estimate, Resampling, bootstrap, numbered
-from skinbatch.report.persons import persons_of
+from skinbatch.report.person_groups import persons_of
 from skinbatch.report.words import plain
 from skinbatch.runs.results import Results
 

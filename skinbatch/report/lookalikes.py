@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from skinbatch.annotations.likeness import Look, groups_of, look_of
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config, merge
 from skinbatch.errors import NotFoundError, SkinbatchError
 from skinbatch.lookahead import ahead

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from skinbatch.archive.decode import PhotoError, decode
 from skinbatch.archive.shard import read_member
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config, merge
 from skinbatch.errors import UsageError
 from skinbatch.runs import destination, plan

@@ -12,13 +12,13 @@ from skinbatch.errors import UsageError
 from skinbatch.grading.counting import Method
 from skinbatch.report import svg
 from skinbatch.report.against import Judgement, against
-from skinbatch.report.course import PARTS, Course, read_course
 from skinbatch.report.gallery import Thumbnail, thumbnails
-from skinbatch.report.gather import gather
 from skinbatch.report.group_figures import group_figures
 from skinbatch.report.lookalikes import LookAlikes, find_lookalikes
 from skinbatch.report.page import render
+from skinbatch.report.run_history import PARTS, RunHistory, read_course
 from skinbatch.report.summary import LISTED, Summary, WorthALook, also
+from skinbatch.report.tally import gather
 from skinbatch.report.words import grades_of, lesions, plain
 from skinbatch.runs import destination
 from skinbatch.runs.destination import Scoring
@@ -47,7 +47,7 @@ _HISTOGRAMS: Mapping[str, tuple[str, str, Mapping[float, str]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReportRequest:
     """Describe a report.
 
     thumbnails: most photos that are shown; 0 shows none, as faces are personal data. version: of
@@ -65,7 +65,7 @@ class Request:
 
 def make_report(
     results: Results,
-    request: Request,
+    request: ReportRequest,
     config: Config,
     progress: Callable[[str], None] = lambda text: None,
 ) -> str:
@@ -124,7 +124,7 @@ def _content(
     results: Results,
     scoring: Scoring,
     findings: Summary,
-    course: Course,
+    course: RunHistory,
     gallery: list[Thumbnail] | None,
 ) -> dict[str, Any]:
     """Return the values that the template shows."""
@@ -212,7 +212,7 @@ def _plots(summary: Summary, scoring: Scoring) -> list[str]:
     return plots
 
 
-def _course_plots(course: Course) -> list[str]:
+def _course_plots(course: RunHistory) -> list[str]:
     plots = []
     if course.minutes:
         plots.append(
@@ -231,7 +231,7 @@ def _course_plots(course: Course) -> list[str]:
 
 
 def _provenance(
-    results: Results, scoring: Scoring, grading: Grading, course: Course
+    results: Results, scoring: Scoring, grading: Grading, course: RunHistory
 ) -> list[tuple[str, str]]:
     described = destination.require_destination(results.store)
     stages = scoring.numbers.get("pack", {})

@@ -17,8 +17,8 @@ from pycocotools import mask as coco
 
 from skinbatch.config import Config, merge
 from skinbatch.errors import PackError, UsageError
-from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
+from skinbatch.models.protocols import Segmenter
 from skinbatch.report.explain import pack_of
 from skinbatch.report.overlay import draw_overlay
 from skinbatch.report.photo_again import Originals, find_rows

@@ -18,7 +18,7 @@ from typing import Any
 from skinbatch.errors import ClaimError, SkinbatchError, UsageError
 from skinbatch.runs import layout
 from skinbatch.runs.destination import now, read_json
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 BEAT_S = 10.0
 WATCH_S = 30.0

@@ -17,16 +17,16 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merging import (
     MOST_UNITS,
     TARGET_BYTES,
+    MergeInput,
     Merger,
-    Source,
     replace_stale,
     superfluous,
 )
 from skinbatch.runs.record import next_id
 from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import BITS
-from skinbatch.storage.base import Store
-from skinbatch.types import Part
+from skinbatch.storage.store import Store
+from skinbatch.types import MergedPart
 
 # Larger files stay as they are.
 SMALL_BYTES = TARGET_BYTES // 2
@@ -153,22 +153,22 @@ class _Compaction:
         files, size = len(self.ledger.merged), sum(file.size for file in self.ledger.merged)
         for stub in self.current.receipts:
             for file in self.ledger.receipt(stub).files:
-                if not isinstance(file, Part):
+                if not isinstance(file, MergedPart):
                     files += 1
                     size += file.bytes
         return files, size
 
-    def _small(self, kind: str) -> Iterator[Source]:
+    def _small(self, kind: str) -> Iterator[MergeInput]:
         """Yield the small files of one kind, merged ones first, then in the snapshot's order."""
         for merged in find_holdings(self.ledger, self._named).kept:
             if merged.kind == kind and merged.size < SMALL_BYTES and len(merged) < _SMALL_UNITS:
-                yield Source.of_merged(merged, merged)
+                yield MergeInput.of_merged(merged, merged)
 
         for stub in self.current.receipts:
             if stub.there & BITS[kind]:
                 for file in self.ledger.receipt(stub).files:
                     if file.kind == kind and file.bytes < SMALL_BYTES:
-                        yield Source.of_unit(stub, file)
+                        yield MergeInput.of_unit(stub, file)
 
     def _prepare(self) -> None:
         """Check that the rows to write still count, and mark the destination.

@@ -10,7 +10,7 @@ from skinbatch.errors import UsageError
 from skinbatch.runs import destination, layout
 from skinbatch.runs.merged import read_part
 from skinbatch.runs.stub import Stub
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.meta import with_meta
 from skinbatch.tables.names import META_PREFIX, closest
 from skinbatch.tables.parquet import read_columns

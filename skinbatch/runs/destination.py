@@ -10,7 +10,7 @@ from typing import Any
 
 from skinbatch.errors import NotFoundError, UsageError
 from skinbatch.runs import layout
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.schema import SCHEMA_VERSION
 
 LAYOUT_VERSION = 1

@@ -11,7 +11,7 @@ from skinbatch.errors import NotFoundError, UsageError
 from skinbatch.runs import gradings, layout
 from skinbatch.runs.gradings import GradingFile, GradingRecord
 from skinbatch.runs.snapshot import Snapshot
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import read_columns
 
 _NAMED = 20

@@ -21,7 +21,7 @@ from skinbatch.grading.counting import ON_SKIN, Method
 from skinbatch.grading.schemes import Scheme
 from skinbatch.runs import layout
 from skinbatch.runs.destination import read_json
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import read_columns
 
 

@@ -13,7 +13,7 @@ from skinbatch.runs import layout
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merged import WAY_OUT, MergedFile, MergedUnit
 from skinbatch.runs.stub import BITS, Stub
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 # A merged file is about 128 MB.
 _READERS = 2

@@ -16,7 +16,7 @@ from skinbatch.runs.pages import Pages
 from skinbatch.runs.receipts import Entry
 from skinbatch.runs.stub import BITS, LISTED, Stub
 from skinbatch.runs.units import Units
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import DataFile, Receipt
 from skinbatch.unit_id import UnitId, family_of
 

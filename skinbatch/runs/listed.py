@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skinbatch.runs.apart import tell_apart
-from skinbatch.runs.gathered import Gathered
+from skinbatch.runs.row_buffer import RowBuffer
 from skinbatch.types import ImageRef, ShardRef
 
 LISTED_SCHEMA = pa.schema(
@@ -47,7 +47,7 @@ def collect(
     entries: Iterable[ImageRef | ShardRef], on_count: Callable[[int], None] = lambda n: None
 ) -> Listing:
     """Collect the entries of a source as columns; of two with the same image_id, the first wins."""
-    gathered = Gathered(LISTED_SCHEMA)
+    gathered = RowBuffer(LISTED_SCHEMA)
     rows: list[ImageRef] = []
     shards: dict[str, ShardRef] = {}
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from skinbatch.archive.ranged import RangedFile
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs import layout
-from skinbatch.storage.base import Store
-from skinbatch.types import DataFile, Part
+from skinbatch.storage.store import Store
+from skinbatch.types import DataFile, MergedPart
 
 # Name of the footer's list of units: a JSON list of [unit_id, attempt, sha256, bytes, rows].
 UNITS = "skinbatch.units"
@@ -77,7 +77,7 @@ class MergedFile:
         for row in self.units.select(MergedUnit._fields).to_pylist():
             yield MergedUnit(**row)
 
-    def part(self, unit_id: str, attempt: str) -> Part | None:
+    def part(self, unit_id: str, attempt: str) -> MergedPart | None:
         """Return where it holds the table of a unit and attempt; None if it does not."""
         place = pc.index(self.units.column("name"), f"{unit_id}.{attempt}").as_py()
         if place < 0:
@@ -85,7 +85,7 @@ class MergedFile:
 
         row = self.units.slice(place, 1).to_pylist()[0]
         prefix = self.key.rpartition("/")[0]
-        return Part(
+        return MergedPart(
             kind=self.kind,
             path=f"{prefix}/{row['name']}.parquet",
             sha256=row["sha256"],
@@ -120,7 +120,7 @@ def open_merged(store: Store, kind: str, key: str) -> MergedFile:
     return MergedFile(key, kind, footer.size, table.append_column("name", names))
 
 
-def find_part(store: Store, file: DataFile) -> Part | None:
+def find_part(store: Store, file: DataFile) -> MergedPart | None:
     """Return where a merged file holds the table of a file that is gone; None if none does."""
     prefix, _, name = file.path.rpartition("/")
     unit_id, _, attempt = name.removesuffix(".parquet").rpartition(".")
@@ -148,7 +148,7 @@ def units_of(where: str, metadata: pq.FileMetaData) -> list[MergedUnit]:
     return units
 
 
-def read_part(store: Store, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(store: Store, part: MergedPart, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a unit's table from a merged file, or those of `columns` that it has.
 
     Its metadata is that of the file that the unit's worker wrote.
@@ -163,7 +163,7 @@ def read_part(store: Store, part: Part, columns: Sequence[str] | None = None) ->
     return _read_row_group(store, part, columns)
 
 
-def _read_row_group(store: Store, part: Part, columns: Sequence[str] | None) -> pa.Table:
+def _read_row_group(store: Store, part: MergedPart, columns: Sequence[str] | None) -> pa.Table:
     footer = _FOOTERS.get(store, part.within)
     start, stop = _byte_range(footer.metadata, part.row_group)
     file = RangedFile(store, part.within, footer.size, None, block=max(1, stop - start))

@@ -27,7 +27,7 @@ from skinbatch.runs.merged import (
     without_units,
 )
 from skinbatch.runs.stub import Stub
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import DataFile
 
@@ -46,7 +46,7 @@ _Alike = tuple[str, str, tuple[tuple[Any, Any], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MergeInput:
     """Describe a file whose tables are moved.
 
     units: those to take. is_merged: it holds several units, as row groups.
@@ -60,13 +60,13 @@ class Source:
     is_merged: bool
 
     @classmethod
-    def of_unit(cls, stub: Stub, file: DataFile) -> Source:
+    def of_unit(cls, stub: Stub, file: DataFile) -> MergeInput:
         """Return the source for a file that a unit's worker has written."""
         unit = MergedUnit(stub.unit_id, stub.attempt, file.sha256, file.bytes, file.rows, None)
         return cls(file.path, file.kind, file.sha256, file.bytes, (unit,), False)
 
     @classmethod
-    def of_merged(cls, file: MergedFile, units: Iterable[MergedUnit]) -> Source:
+    def of_merged(cls, file: MergedFile, units: Iterable[MergedUnit]) -> MergeInput:
         """Return the source for some units of a merged file."""
         hashes = layout.merged_hashes(file.key)
         assert hashes is not None, "merged files are recognised by their names"
@@ -140,7 +140,9 @@ class Merger:
         self._before_delete = before_delete
         self._open: dict[_Alike, _Output] = {}
 
-    def move(self, sources: Iterable[Source], progress: Callable[[], None] = lambda: None) -> None:
+    def move(
+        self, sources: Iterable[MergeInput], progress: Callable[[], None] = lambda: None
+    ) -> None:
         """Move the tables of sources of one kind, in their order.
 
         Raises:
@@ -148,7 +150,7 @@ class Merger:
             NotFoundError: If a source is gone.
         """
 
-        def read(source: Source) -> bytes:
+        def read(source: MergeInput) -> bytes:
             return self.store.get(source.key)[0]
 
         read_ahead = ahead(
@@ -160,7 +162,7 @@ class Merger:
         for key in list(self._open):
             self._close(key)
 
-    def _add(self, source: Source, data: bytes) -> None:
+    def _add(self, source: MergeInput, data: bytes) -> None:
         output: _Output | None = None
         for unit, table in source.tables(self.store, data):
             if output is None:
@@ -168,7 +170,7 @@ class Merger:
                 output.sources[source.key] = source.size
             output.add(unit, table)
 
-    def _output_for(self, source: Source, schema: pa.Schema) -> _Output:
+    def _output_for(self, source: MergeInput, schema: pa.Schema) -> _Output:
         metadata = tuple(sorted((schema.metadata or {}).items()))
         key = source.kind, str(schema.remove_metadata()), metadata
         output = self._open.get(key)
@@ -228,7 +230,7 @@ class _Output:
     def size(self) -> int:
         return self._sink.tell()
 
-    def has_room_for(self, source: Source) -> bool:
+    def has_room_for(self, source: MergeInput) -> bool:
         count = len(self._units) + len(source.units)
         return self.size + source.size <= TARGET_BYTES and count <= MOST_UNITS
 
@@ -258,7 +260,7 @@ def replace_stale(
     merger = Merger(ledger.store, ledger.fingerprint, before_write=before_write)
     for kind in layout.DATA_KINDS:
         sources = (
-            Source.of_merged(file, units)
+            MergeInput.of_merged(file, units)
             for file, units in holdings.replaced
             if units and file.kind == kind
         )

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from skinbatch.errors import ClaimError, NotFoundError, TableError
 from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
-from skinbatch.runs.gathered import gathered, hashes_of, in_file_order, sort_by_hash, take_rows
-from skinbatch.runs.grouping import Group, first_bits, key_hash, split
+from skinbatch.runs.hash_groups import Group, first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
+from skinbatch.runs.row_buffer import gathered, hashes_of, in_file_order, sort_by_hash, take_rows
 from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import read_columns
 from skinbatch.types import ShardRef, WorkUnit
 from skinbatch.unit_id import UnitId, family_of

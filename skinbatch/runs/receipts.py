@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from skinbatch.errors import StoreError
 from skinbatch.redact import redacted
 from skinbatch.runs import layout
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import DataFile, Receipt
 
 FOLD_EVERY = 1000

@@ -15,7 +15,7 @@ from skinbatch.redact import redacted
 from skinbatch.runs import layout
 from skinbatch.runs.cost import Cost
 from skinbatch.runs.destination import now, read_json
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.storage.traffic import TRAFFIC
 
 _TIME = "%Y%m%dT%H%M%S%f"

@@ -22,7 +22,7 @@ from skinbatch.runs.gradings import Grading, GradingFile, GradingRecord
 from skinbatch.runs.record import next_id
 from skinbatch.runs.results import Results
 from skinbatch.runs.status import read_status
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import count_columns
 from skinbatch.tables.parquet import write_parquet
 from skinbatch.tables.schema import gradings_schema

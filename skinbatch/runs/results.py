@@ -18,7 +18,7 @@ from skinbatch.runs.data_files import DataFiles, unknown_column
 from skinbatch.runs.gradings import AppliedGrading, Grading
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.meta import add_meta_columns
 from skinbatch.tables.names import META_PREFIX
 from skinbatch.tables.schema import META

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 
 from skinbatch.errors import UsageError
-from skinbatch.runs.grouping import key_hash
+from skinbatch.runs.hash_groups import key_hash
 from skinbatch.runs.listed import Listing
 from skinbatch.types import ImageRef, ShardRef
 

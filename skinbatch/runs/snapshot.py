@@ -16,7 +16,7 @@ from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.stub import BITS, Stub
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 _PLAN = b"skinbatch.plan"
 # Most receipts whose snapshot is made in memory, where it takes about 300 bytes for each.

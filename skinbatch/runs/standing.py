@@ -13,7 +13,7 @@ from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.listed import Listing
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.versions import compare_photos
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import ShardRef
 
 

@@ -15,7 +15,7 @@ from skinbatch.runs.cost import Cost, prices_of
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.results import Results, done_for_newest_plan
 from skinbatch.runs.units import Units
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 SILENT_S = 60.0
 _NO_PRICES = PriceSettings()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from skinbatch.runs import destination, layout
 from skinbatch.runs.ledger import Ledger
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 _NAMED = 20
 _COPIES = re.compile(r"\d+\.[0-9a-f]{12}\.parquet")

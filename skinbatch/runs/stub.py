@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from skinbatch.runs import layout
 from skinbatch.runs.merged import MergedFile
-from skinbatch.types import Part
+from skinbatch.types import MergedPart
 
 BITS = {kind: 1 << n for n, kind in enumerate(layout.DATA_KINDS)}
 # The bit of the receipt itself.
@@ -74,7 +74,7 @@ class Stub:
         kinds = (kind for kind, bit in BITS.items() if bits & bit)
         return [layout.data_key(kind, fingerprint, self.unit_id, self.attempt) for kind in kinds]
 
-    def part(self, kind: str) -> Part | None:
+    def part(self, kind: str) -> MergedPart | None:
         """Return where a merged file holds its table of a kind; None if none does."""
         for file in self.merged:
             if file.kind == kind:

@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from skinbatch.errors import NotFoundError, TableError, UsageError
 from skinbatch.lookahead import ahead
-from skinbatch.runs import destination, stages
+from skinbatch.runs import destination, reused_stages
 from skinbatch.runs.destination import Scoring
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merged import read_part
+from skinbatch.runs.reused_stages import DETECTOR, SEGMENTER
 from skinbatch.runs.snapshot import Snapshot
-from skinbatch.runs.stages import DETECTOR, SEGMENTER
 from skinbatch.tables.names import count_columns
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import DataFile, Part, Receipt, Status
+from skinbatch.types import DataFile, MergedPart, Receipt, Status
 
 _NAMED = 5
 _FACE = (
@@ -73,8 +73,8 @@ def check_taken(ledger: Ledger, shown: Snapshot) -> Iterator[str]:
     if first is None:
         return
 
-    sound = stages.is_sound(earlier) and stages.is_sound(scoring)
-    takeable = stages.takeable(earlier, scoring) if sound else ()
+    sound = reused_stages.is_sound(earlier) and reused_stages.is_sound(scoring)
+    takeable = reused_stages.takeable(earlier, scoring) if sound else ()
     if others := [stage for stage in scoring.taken if stage not in takeable]:
         yield f"the record takes {', '.join(others)} from scoring {scoring.taken_from}, whose models or settings differ"
         return
@@ -127,7 +127,7 @@ def _digests(
     columns = {
         SEGMENTER: _FACE,
         DETECTOR: (*_LESIONS, *count_columns(scoring.classes).values()),
-        **stages.columns_of(scoring.numbers["pack"]),
+        **reused_stages.columns_of(scoring.numbers["pack"]),
     }
     columns = {stage: names for stage, names in columns.items() if stage in taken}
     of_images = {"image_id", "sha256", "status"}.union(*columns.values())
@@ -165,7 +165,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 def _read(ledger: Ledger, file: DataFile, columns: Sequence[str] | None) -> pa.Table | None:
     try:
-        if isinstance(file, Part):
+        if isinstance(file, MergedPart):
             return read_part(ledger.store, file, columns)
         data, _ = ledger.store.get(file.path)
         same = hashlib.sha256(data).hexdigest() == file.sha256

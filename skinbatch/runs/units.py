@@ -14,7 +14,7 @@ from typing import Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skinbatch.types import Selection, ShardRef
+from skinbatch.types import MemberSelection, ShardRef
 
 # Most units that exist as Python objects at the same time when one is looked at after the other.
 _AT_ONCE = 1000
@@ -141,7 +141,7 @@ def _row(unit: PlannedUnit) -> tuple[object, ...]:
     )
     selection = (
         None
-        if shard is None or shard.selection == Selection()
+        if shard is None or shard.selection == MemberSelection()
         else json.dumps(asdict(shard.selection))
     )
     return (
@@ -176,11 +176,11 @@ def _unit(
     return PlannedUnit(unit_id, sha256, count, members, shard, start, stop)
 
 
-def _selection(text: str | None) -> Selection:
+def _selection(text: str | None) -> MemberSelection:
     if text is None:
-        return Selection()
+        return MemberSelection()
     values = json.loads(text)
     include, exclude, image_column = (
         tuple(values[name]) for name in ("include", "exclude", "image_column")
     )
-    return Selection(include, exclude, image_column, values["alone"])
+    return MemberSelection(include, exclude, image_column, values["alone"])

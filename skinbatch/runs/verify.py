@@ -25,9 +25,9 @@ from skinbatch.runs.snapshot import Snapshot
 from skinbatch.runs.stub import Stub
 from skinbatch.runs.taken import check_taken
 from skinbatch.runs.units import PlannedUnit
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.parquet import read_columns
-from skinbatch.types import DataFile, Part, Receipt
+from skinbatch.types import DataFile, MergedPart, Receipt
 from skinbatch.unit_id import UnitId
 
 _READERS = 8
@@ -224,7 +224,7 @@ def _check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: Verify
                 continue
             files = [f for r in unit_receipts for f in r.files]
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
-            report.files += sum(not isinstance(file, Part) for file in files)
+            report.files += sum(not isinstance(file, MergedPart) for file in files)
             ids: Ids = Counter()
             statuses: Counter[str] = Counter()
             for file, table in zip(files, tables, strict=True):
@@ -296,7 +296,7 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
     where = store.uri_of(file.path)
     columns = ["image_id", "version", "status"]
     try:
-        if isinstance(file, Part):  # `changed_merged` has compared its hash
+        if isinstance(file, MergedPart):  # `changed_merged` has compared its hash
             table = read_part(store, file, columns)
         else:
             data, _ = store.get(file.path)

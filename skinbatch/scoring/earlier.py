@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.grading.face import Face
-from skinbatch.grading.masks import label_map_of
-from skinbatch.models.base import Segmenter
+from skinbatch.grading.run_lengths import label_map_of
 from skinbatch.models.pack import Pack
-from skinbatch.runs.stages import DETECTOR, SEGMENTER, columns_of, needs_mask
+from skinbatch.models.protocols import Segmenter
+from skinbatch.runs.reused_stages import DETECTOR, SEGMENTER, columns_of, needs_mask
 from skinbatch.scoring.assignment import Reuse
 from skinbatch.scoring.reuse import read_file
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import safe_text
 from skinbatch.tables.parquet import read_metadata
 from skinbatch.tables.rows import Row, result_of
@@ -80,7 +80,7 @@ def takes(earlier: Earlier | None, stage: str) -> bool:
     return earlier is not None and stage in earlier.stages
 
 
-class _Tables:
+class _ReceiptTables:
     """Hold the tables of one receipt of the earlier scoring, and the rows of each photo in them.
 
     boxes, masks: None if they are not needed or not stored.
@@ -160,7 +160,7 @@ class EarlierResults:
         self._columns = {
             stem: names for stem, names in columns_of(self._numbers).items() if stem in self.stages
         }
-        self._tables: list[_Tables] = []
+        self._tables: list[_ReceiptTables] = []
         self._found: dict[tuple[str, str], tuple[int, int]] = {}
         for reuse in files if self.stages else ():
             self._load(reuse)
@@ -189,9 +189,9 @@ class EarlierResults:
                 files.append(reuse.masks)
             except (NotFoundError, TableError) as e:
                 self.notes.append(str(e))
-        self._index(_Tables(images, boxes, masks, files))
+        self._index(_ReceiptTables(images, boxes, masks, files))
 
-    def _index(self, tables: _Tables) -> None:
+    def _index(self, tables: _ReceiptTables) -> None:
         columns = (
             tables.images.column(name).to_pylist() for name in ("image_id", "sha256", "status")
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from skinbatch.config import ModelSettings
 from skinbatch.models.pack import Pack
-from skinbatch.runs.stages import canonical_hash
+from skinbatch.runs.reused_stages import canonical_hash
 
 # Raised only when the same photo, pack and settings give other numbers than before.
 PIPELINE_VERSION = 1

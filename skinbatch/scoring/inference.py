@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from skinbatch.errors import memory_is_full
 from skinbatch.grading.face import Face, find_face, skin_in_crop
-from skinbatch.models.base import Classifier, InputKind, Models
-from skinbatch.runs.stages import DETECTOR, SEGMENTER
+from skinbatch.models.protocols import Classifier, InputKind, Models
+from skinbatch.runs.reused_stages import DETECTOR, SEGMENTER
 from skinbatch.scoring.earlier import Earlier, takes
 from skinbatch.scoring.failures import (
     DeviceLost,

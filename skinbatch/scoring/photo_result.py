@@ -9,10 +9,10 @@ import numpy as np
 
 from skinbatch.config import Config
 from skinbatch.grading.grade import grade
-from skinbatch.grading.masks import mask_rle
 from skinbatch.grading.quality import face_quality
-from skinbatch.models.base import Classifier, Models
-from skinbatch.runs.stages import DETECTOR, SEGMENTER
+from skinbatch.grading.run_lengths import mask_rle
+from skinbatch.models.protocols import Classifier, Models
+from skinbatch.runs.reused_stages import DETECTOR, SEGMENTER
 from skinbatch.scoring.failures import ModelFailure
 from skinbatch.scoring.inference import Inferred, Probs, columns_of
 from skinbatch.types import Detections, ImageResult, Status

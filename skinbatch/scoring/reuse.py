@@ -11,11 +11,11 @@ import pyarrow as pa
 from skinbatch.errors import NotFoundError, TableError
 from skinbatch.runs.merged import find_part, read_part
 from skinbatch.scoring.assignment import Assignment, Reuse
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import safe_text
 from skinbatch.tables.parquet import read_metadata, read_parquet
 from skinbatch.tables.rows import copy_rows
-from skinbatch.types import DataFile, ImageRef, Part, Status
+from skinbatch.types import DataFile, ImageRef, MergedPart, Status
 
 
 def read_file(store: Store, file: DataFile) -> pa.Table:
@@ -33,7 +33,7 @@ def read_file(store: Store, file: DataFile) -> pa.Table:
 
 
 def _read_located(store: Store, file: DataFile) -> pa.Table:
-    if isinstance(file, Part):
+    if isinstance(file, MergedPart):
         return read_part(store, file)
     data, _ = store.get(file.path)
     if hashlib.sha256(data).hexdigest() != file.sha256:
@@ -42,7 +42,7 @@ def _read_located(store: Store, file: DataFile) -> pa.Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tables:
+class _PhotoTables:
     images: pa.Table
     boxes: pa.Table
     masks: pa.Table | None
@@ -78,7 +78,7 @@ class OlderRows:
         self.ok_only = assignment.reuse_ok_only
         self.again = assignment.again
         self._of_shard = assignment.unit.shard is not None
-        self._tables: list[_Tables] = []
+        self._tables: list[_PhotoTables] = []
         # Place in `_tables`, image_id and whether it is ok, by what a row is found by.
         self._rows: dict[object, tuple[int, str, bool]] = {}
         for reuse in assignment.reuse:
@@ -87,7 +87,7 @@ class OlderRows:
                 self._index(len(self._tables), tables.images)
                 self._tables.append(tables)
 
-    def _load(self, reuse: Reuse, masks: bool) -> _Tables | None:
+    def _load(self, reuse: Reuse, masks: bool) -> _PhotoTables | None:
         """Return None if a file is gone, because another run cleaned up, or damaged. Its photos are
         scored.
         """
@@ -98,7 +98,7 @@ class OlderRows:
             tables = [read_file(self.store, file) for file in files]
         except (NotFoundError, TableError):
             return None
-        return _Tables(tables[0], tables[1], tables[2] if len(tables) > 2 else None)
+        return _PhotoTables(tables[0], tables[1], tables[2] if len(tables) > 2 else None)
 
     def _index(self, number: int, images: pa.Table) -> None:
         names = ("image_id", "size", "version", "sha256", "status")
@@ -163,7 +163,7 @@ class OlderRows:
 
     @staticmethod
     def _copy(
-        tables: _Tables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables
+        tables: _PhotoTables, keep: Mapping[str, tuple[ImageRef, str]], copied: CopiedTables
     ) -> None:
         images, boxes, masks = copy_rows(tables.images, tables.boxes, tables.masks, keep)
         copied.computed_by.add(read_metadata(tables.images).get("computed_by", "unknown"))

@@ -21,8 +21,8 @@ from skinbatch.errors import UsageError
 from skinbatch.models.build import build
 from skinbatch.models.detectors.tiling import TiledDetector
 from skinbatch.models.pack import Pack, load_pack
-from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.network import computed_by
+from skinbatch.models.runtime.runtime import Runtime
 from skinbatch.scoring.earlier import Earlier
 from skinbatch.scoring.inference import RGB, Inference
 from skinbatch.scoring.photo_result import PhotoResults

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.errors import UsageError
 from skinbatch.grading.counting import ON_SKIN

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from skinbatch.annotations import pairing
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.displayed import same_shape
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.errors import UsageError
 from skinbatch.metrics.boxes import xywh
 from skinbatch.runs.results import Results

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skinbatch.errors import NotFoundError
-from skinbatch.storage.base import ObjectInfo
+from skinbatch.storage.store import ObjectInfo
 from skinbatch.storage.traffic import TRAFFIC
 
 # Address of this store, for `open_store`.

@@ -23,7 +23,6 @@ from skinbatch.errors import (
     StoreError,
     UsageError,
 )
-from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.links import Links, is_within
 from skinbatch.storage.local_files import (
     described,
@@ -32,6 +31,7 @@ from skinbatch.storage.local_files import (
     regular,
     sync_folder,
 )
+from skinbatch.storage.store import TEMPORARY, ObjectInfo
 from skinbatch.storage.traffic import TRAFFIC
 from skinbatch.storage.walk import Folder, walk
 

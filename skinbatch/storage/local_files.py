@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from skinbatch.storage.base import ObjectInfo
+from skinbatch.storage.store import ObjectInfo
 
 
 def described(key: str, status: os.stat_result) -> ObjectInfo:

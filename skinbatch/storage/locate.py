@@ -11,10 +11,10 @@ from skinbatch.config import StorageSettings
 from skinbatch.errors import UsageError
 from skinbatch.redact import is_signed
 from skinbatch.storage.address import check_address, check_local
-from skinbatch.storage.base import Store
 from skinbatch.storage.discard import DISCARD, DiscardStore
 from skinbatch.storage.local import LocalStore, path_of, uri_of
 from skinbatch.storage.s3 import S3Store
+from skinbatch.storage.store import Store
 
 _S3 = "s3://"
 _FILE = "file://"

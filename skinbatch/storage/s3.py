@@ -28,9 +28,9 @@ from skinbatch.errors import (
     UsageError,
 )
 from skinbatch.storage.answers import length_of, modified_of, place_of, version_of
-from skinbatch.storage.base import TEMPORARY, ObjectInfo
 from skinbatch.storage.client import s3_client, s3_errors
 from skinbatch.storage.deletes import Deletes
+from skinbatch.storage.store import TEMPORARY, ObjectInfo
 from skinbatch.storage.traffic import TRAFFIC
 
 _DELETE_BATCH = 1000

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.checks import LEFT_OUT, check
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.parts import gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photos.groups import TakenPhoto, describe_groups, problems_of_groups
 from skinbatch.train.recipe import Recipe
 

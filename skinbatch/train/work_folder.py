@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.checkpoint import whole
+from skinbatch.train.fitting.saved_state import whole
 from skinbatch.train.recipe import Recipe
 
 RECIPE, PHOTOS, PROBLEMS, DONE = "recipe.json", "photos.json", "problems.json", "done.json"

@@ -67,7 +67,7 @@ def detector(arch: str, folder: Path, **fields: Any) -> Import:
     weights = folder / "weights.pth"
     if arch == "mmdet":
         (folder / "my.py").write_text(USERS_CONFIG)
-        from skinbatch.models.detectors.mmdet.config import read_config
+        from skinbatch.models.detectors.mmdet.user_config import read_config
 
         state = random_detector_state(arch, TWO, model=read_config(folder / "my.py")[0])
         torch.save({"meta": {}, "state_dict": state}, weights)

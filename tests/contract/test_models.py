@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
-from skinbatch.models.base import Models
 from skinbatch.models.build import build
 from skinbatch.models.fake import write_fake_pack
 from skinbatch.models.pack import load_pack
+from skinbatch.models.protocols import Models
 from tests.unit.models.support import write_random_pack
 
 FLOOR = 0.0005

@@ -24,7 +24,7 @@ from skinbatch.models.detectors.mmdet.detector import MMDetDetector
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector, recognise
 from skinbatch.models.runtime import network
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.runtime.runtime import Runtime
 from skinbatch.models.segmenters.segmenter import BiSeNetSegmenter
 from skinbatch.models.stages import ClassifierStage, DetectorStage
 from skinbatch.types import Detections

@@ -12,9 +12,9 @@ import pytest
 
 from skinbatch.config import StorageSettings
 from skinbatch.errors import ChangedError, NotFoundError, ObjectTooLargeError, StoreError
-from skinbatch.storage.base import Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator, open_store
+from skinbatch.storage.store import Store
 from tests.conftest import S3Server
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from skinbatch.archive.columns import ParquetError
-from skinbatch.archive.parquet import columns_of
+from skinbatch.archive.parquet_file import columns_of
 from skinbatch.archive.shard import ShardReader, count_members
 from skinbatch.config import Config
 from skinbatch.storage.locate import Locator

@@ -10,23 +10,23 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
 from skinbatch.engines.pool import Death, PoolEvent, WorkerReady
-from skinbatch.engines.presenter import Silent
-from skinbatch.engines.progress import STOP_AFTER_DEATHS
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
+from skinbatch.engines.totals import STOP_AFTER_DEATHS
 from skinbatch.errors import StoreError
 from skinbatch.runs import receipts
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from skinbatch.scoring.assignment import Assignment, ScoringContext
-from skinbatch.storage.base import ObjectInfo
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import ObjectInfo
 from tests.faces import face, png, rows, tar_bytes, write_tree
 from tests.faults.in_process import InProcessEngine, InProcessPool
 
 
 def run(tree: Path, dest: Path, pack: str, engine: InProcessEngine) -> RunReport:
     config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
-    return drive(Run(prepare(str(tree), str(dest), config), Silent(), "test"), engine)
+    return drive(Run(prepare(str(tree), str(dest), config), SilentPresenter(), "test"), engine)
 
 
 @pytest.fixture

@@ -38,11 +38,11 @@ from skinbatch.engines.chosen_rows import RowRequest
 from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine
 from skinbatch.engines.pool import Engine
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.models.fake import write_fake_pack
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from tests.faces import face, jpeg, png, tar_bytes
 from tests.faults.in_process import InProcessEngine, bury_claim, decodes, killed_at
 
@@ -238,7 +238,7 @@ class ChangedArchive(RuleBasedStateMachine):
 
     @rule()
     def run_with_a_limit(self) -> None:
-        report = drive(Run(self._prepared(limit=1), Silent(), "test"), self.engine())
+        report = drive(Run(self._prepared(limit=1), SilentPresenter(), "test"), self.engine())
         assert report.exit_code in (0, 3, 6), report
         if report.exit_code == 6:
             self.finished.discard(self.pack)
@@ -294,7 +294,7 @@ class ChangedArchive(RuleBasedStateMachine):
         prepared = self._prepared()
         expected = self._new_or_changed(prepared.scoring.fingerprint)
         with decodes() as decoded:
-            report = drive(Run(prepared, Silent(), "test"), self.engine(death, late))
+            report = drive(Run(prepared, SilentPresenter(), "test"), self.engine(death, late))
         assert report.exit_code == 0, report
         self.untidy.discard(self.pack)
         self.agrees.add(self.pack)
@@ -309,7 +309,7 @@ class ChangedArchive(RuleBasedStateMachine):
             image_id for image_id, found in self._expected().items() if found.status != "ok"
         }
         with decodes() as decoded:
-            report = drive(Run(prepared, Silent(), "test"), self.engine(), retrying=True)
+            report = drive(Run(prepared, SilentPresenter(), "test"), self.engine(), retrying=True)
         assert report.exit_code == 0, report
         self.untidy.discard(self.pack)
         if agreed:
@@ -320,7 +320,7 @@ class ChangedArchive(RuleBasedStateMachine):
         receipts = self.dest.glob(f"_skinbatch/receipts/{prepared.scoring.fingerprint}/*/*.json")
         begun = any(json.loads(path.read_text())["request"] == request.digest for path in receipts)
         agreed = self.pack in self.agrees
-        run = Run(prepared, Silent(), "test")
+        run = Run(prepared, SilentPresenter(), "test")
         with decodes() as decoded:
             report = drive(run, self.engine(), retrying=True, request=request)
         assert report.exit_code == 0, report

@@ -18,11 +18,11 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.engines.chosen_rows import RowRequest
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import RunProgress, Silent
+from skinbatch.engines.presenter import RunProgress, SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.errors import UsageError
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from tests.faces import comparable, face, files_of, png, tar_bytes, write_tree
 from tests.faults.in_process import InProcessEngine, bury_claim, decodes, killed_at
 from tests.field.in_process import command, score
@@ -67,7 +67,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 def again(dest: Path, request: RowRequest, pack: str, **settings: object) -> RunReport:
     config = parse_config({"pack": pack, "run": {"max_failures": 1.0}, **settings})
     prepared = prepare_again(str(dest), config, pack_named=True)
-    return drive(Run(prepared, Silent(), "test"), InProcessEngine(), retrying=True, request=request)
+    return drive(
+        Run(prepared, SilentPresenter(), "test"), InProcessEngine(), retrying=True, request=request
+    )
 
 
 def without(tables: tuple[pa.Table, pa.Table], image_ids: set[str]) -> tuple[pa.Table, ...]:
@@ -188,7 +190,7 @@ def test_a_plain_retry_scores_the_failed_members_of_a_shard_that_was_touched(
     with touched(source / "s.tar"):
         config = parse_config({"pack": fake_pack})
         prepared = prepare_again(str(dest), config, pack_named=True)
-        report = drive(Run(prepared, Silent(), "test"), InProcessEngine(), retrying=True)
+        report = drive(Run(prepared, SilentPresenter(), "test"), InProcessEngine(), retrying=True)
         assert (report.exit_code, report.statuses) == (0, {"ok": 2})
 
 
@@ -214,7 +216,7 @@ def test_a_limit_ends_a_plain_retry_with_6_too(
     dest = Path(shutil.copytree(scored, tmp_path / "out"))
     config = parse_config({"pack": fake_pack, "run": {"max_failures": 1.0, "limit": 1}})
     prepared = prepare_again(str(dest), config, pack_named=True)
-    report = drive(Run(prepared, Silent(), "test"), InProcessEngine(), retrying=True)
+    report = drive(Run(prepared, SilentPresenter(), "test"), InProcessEngine(), retrying=True)
     assert report.exit_code == 6
     assert report.units_left > 0
     assert same(comparable(dest), comparable(scored))
@@ -225,7 +227,7 @@ def test_a_unit_that_kills_its_worker_is_halved_and_keeps_its_other_rows(
 ) -> None:
     dest = Path(shutil.copytree(scored, tmp_path / "out"))
     config = parse_config({"pack": fake_pack, "run": {"max_failures": 1.0}, **TIGHT})
-    run = Run(prepare_again(str(dest), config, pack_named=True), Silent(), "test")
+    run = Run(prepare_again(str(dest), config, pack_named=True), SilentPresenter(), "test")
     engine = InProcessEngine(deaths={1, 2, 3})
     request = RowRequest(image_ids=frozenset(CHOSEN))
     report = drive(run, engine, retrying=True, request=request)
@@ -234,7 +236,7 @@ def test_a_unit_that_kills_its_worker_is_halved_and_keeps_its_other_rows(
     assert skinbatch.verify(dest).differences == []
 
 
-class Shown(Silent):
+class Shown(SilentPresenter):
     """Keep the progress that is shown."""
 
     def __init__(self) -> None:
@@ -250,7 +252,7 @@ def test_the_halves_of_a_unit_count_as_units_in_a_retry(fake_pack: str, tmp_path
     config = parse_config({"pack": fake_pack})
     prepared = prepare(str(source), str(tmp_path / "out"), config)
     halving = InProcessEngine(deaths={1, 2})
-    assert drive(Run(prepared, Silent(), "test"), halving).exit_code == 0
+    assert drive(Run(prepared, SilentPresenter(), "test"), halving).exit_code == 0
 
     shown = Shown()
     prepared = prepare_again(str(tmp_path / "out"), config, pack_named=True)

@@ -15,12 +15,12 @@ import pytest
 
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import ClaimError
 from skinbatch.runs import layout, plan
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from tests.faces import face, png, rows, write_tree
 from tests.faults.bench import differences
 from tests.faults.fault import Fault
@@ -146,7 +146,7 @@ def test_two_drivers_that_know_nothing_of_each_other_lose_and_double_nothing(tri
 
 def run_of(photos: Path, out: Path, pack: str) -> Run:
     config = parse_config({"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}})
-    return Run(prepare(str(photos), str(out), config), Silent(), "test")
+    return Run(prepare(str(photos), str(out), config), SilentPresenter(), "test")
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["the newer plan", "the older plan"])

@@ -19,7 +19,7 @@ import pytest
 import skinbatch
 from skinbatch.archive.decode import PhotoError, decode
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config
 from skinbatch.errors import SkinbatchError
 from skinbatch.storage.local import _TO_KEY

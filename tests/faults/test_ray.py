@@ -16,7 +16,7 @@ import pytest
 import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.runs import cleanup, snapshot
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from tests.faults.bench import differences, same_rows
 from tests.faults.fault import ENVIRONMENT, Fault, Faults, state_of
 from tests.faults.zygote import ROOT

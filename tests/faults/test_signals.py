@@ -20,7 +20,7 @@ import skinbatch
 from skinbatch import signals
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.runs import layout
@@ -194,7 +194,7 @@ def test_a_signal_that_was_swallowed_while_the_run_was_set_up_ends_it(
     with signals.heard_by(signals.interrupt):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        run = Run(prepare(str(photos), str(tmp_path / "out"), config), Silent(), "test")
+        run = Run(prepare(str(photos), str(tmp_path / "out"), config), SilentPresenter(), "test")
         assert drive(run, InProcessEngine()).exit_code == 130
     assert not (tmp_path / "out" / layout.CLAIM).exists()
 

@@ -19,11 +19,11 @@ import skinbatch
 from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import UsageError
-from skinbatch.scoring import unit
+from skinbatch.scoring import unit_scorer
 from skinbatch.tables.rows import images_table
 from tests.faces import face, png, tar_bytes, write_tree
 from tests.faults.in_process import InProcessEngine
@@ -33,7 +33,7 @@ def score(tree: Path, dest: Path, pack: str, **settings: Any) -> None:
     config = parse_config(
         {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
     )
-    run = Run(prepare(str(tree), str(dest), config), Silent(), "test")
+    run = Run(prepare(str(tree), str(dest), config), SilentPresenter(), "test")
     assert drive(run, InProcessEngine()).exit_code == 0
 
 
@@ -110,7 +110,7 @@ def with_tables(tree: Path, dest: Path, pack: str, change: Callable[[pa.Table], 
         return change(images_table(rows, classes, probs))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit, "images_table", wrong)
+        patch.setattr(unit_scorer, "images_table", wrong)
         score(tree, dest, pack)
 
 

@@ -119,7 +119,7 @@ def _serve() -> None:
     import skinbatch.engines.worker
     import skinbatch.models.fake
     import skinbatch.reading
-    import skinbatch.scoring.unit
+    import skinbatch.scoring.unit_scorer
     import skinbatch.storage.s3  # noqa: F401
 
     gc.freeze()

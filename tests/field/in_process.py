@@ -14,10 +14,10 @@ import pytest
 from skinbatch.cli import main as cli
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from tests.faults.in_process import InProcessEngine
 
 
@@ -26,7 +26,7 @@ def score(source: Path | str, dest: Path | str, pack: str, /, **settings: Any) -
     config = parse_config(
         {"pack": pack, "engine": {"name": "local", "cpus_per_worker": 1.0}, **settings}
     )
-    run = Run(prepare(str(source), str(dest), config), Silent(), "test")
+    run = Run(prepare(str(source), str(dest), config), SilentPresenter(), "test")
     return drive(run, InProcessEngine())
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.session import train
 from tests.unit.train.detection.spotted import write_spotted
 
 
 def refused(recipe: Path) -> str:
     with pytest.raises(UsageError) as error:
-        train("detector", recipe, recipe.parent / "out", Silent())
+        train("detector", recipe, recipe.parent / "out", SilentProgress())
     return str(error.value)
 
 
@@ -60,7 +60,7 @@ def test_left_out_they_are_no_reason_to_refuse(recipe: Path) -> None:
     )
     with_line(recipe, '[{ truth = "train" }]', '[{ truth = "train", leave_out = ["again"] }]')
     with_line(recipe, "epochs = 6", "iterations = 1")
-    assert train("detector", recipe, folder / "out", Silent()).trained is not None
+    assert train("detector", recipe, folder / "out", SilentProgress()).trained is not None
 
 
 def test_photos_that_only_looks_at_are_the_only_ones_used(recipe: Path) -> None:

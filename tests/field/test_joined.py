@@ -18,7 +18,7 @@ import pytest
 import skinbatch
 from skinbatch.archive.shard import count_members, read_member
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config
 from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ShardRef, Status, WorkUnit

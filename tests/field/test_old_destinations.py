@@ -15,7 +15,7 @@ import pytest
 import skinbatch
 from skinbatch.errors import UsageError
 from skinbatch.runs.status import read_status
-from skinbatch.scoring import unit
+from skinbatch.scoring import unit_scorer
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables import parquet
 from skinbatch.tables.meta import add_meta_columns
@@ -46,7 +46,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def old(tree: Path, fake_pack: str) -> Path:
     """Write the table as version 1 did."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit, "images_table", as_version_1)
+        patch.setattr(unit_scorer, "images_table", as_version_1)
         patch.setattr(parquet, "SCHEMA_VERSION", 1)
         score(tree, tree.parent / "out", fake_pack)
     described = tree.parent / "out/_skinbatch/dest.json"

@@ -19,7 +19,7 @@ import skinbatch
 from skinbatch.archive.missing import likely_cause
 from skinbatch.config import StorageSettings, parse_config
 from skinbatch.durations import moment_of, seconds_of
-from skinbatch.engines.presenter import RunProgress, Silent
+from skinbatch.engines.presenter import RunProgress, SilentPresenter
 from skinbatch.errors import UsageError
 from skinbatch.storage.locate import Locator
 from skinbatch.types import ImageRef
@@ -259,7 +259,7 @@ def test_a_demo_that_cannot_be_written_is_wrong_use(
     assert "Traceback" not in errors
 
 
-class Watching(Silent):
+class Watching(SilentPresenter):
     """Keep every progress that is reported."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 import skinbatch
 from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config, SourceSettings
 from skinbatch.errors import UsageError
 from skinbatch.storage.locate import Locator

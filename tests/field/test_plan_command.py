@@ -9,7 +9,7 @@ import pytest
 
 from skinbatch.cli.plan import lines_of
 from skinbatch.engines.forecast import Forecast, Range, forecast, per_photo_range
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.rehearsal import Measured
 from skinbatch.errors import UsageError
 from tests.faces import face, files_of, png, tar_bytes, write_tree
@@ -26,7 +26,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def plan(tree: Path, dest: Path, pack: str, **how: object) -> Forecast:
-    return forecast(tree, dest, pack=pack, engine="local", presenter=Silent(), **how)  # type: ignore[arg-type]
+    return forecast(tree, dest, pack=pack, engine="local", presenter=SilentPresenter(), **how)  # type: ignore[arg-type]
 
 
 def test_a_new_destination_is_counted_and_sampled_and_not_made(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import skinbatch
+from skinbatch.annotations.annotated_photos import Truth
 from skinbatch.annotations.checks import check
 from skinbatch.annotations.pairing import pair
-from skinbatch.annotations.photos import Truth
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.cli import main as cli

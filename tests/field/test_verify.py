@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from skinbatch.scoring import unit
+from skinbatch.scoring import unit_scorer
 from skinbatch.tables.rows import images_table
 from tests.faces import face, png, tar_bytes, write_tree
 from tests.field.in_process import command, score
@@ -42,7 +42,7 @@ def test_an_image_id_in_two_units_is_found(
         return table.set_column(at, table.schema.field("image_id"), pa.array(ids, pa.string()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit, "images_table", renamed)
+        patch.setattr(unit_scorer, "images_table", renamed)
         score(tree, tmp_path / "out", fake_pack)
     code, differences, shown = verify(tmp_path / "out")
     assert code == 5

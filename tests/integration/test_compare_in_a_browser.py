@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import skinbatch
-from skinbatch.evaluate.request import Request
-from skinbatch.evaluate.side_by_side import side_by_side
+from skinbatch.evaluate.judge_several import side_by_side
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.reading import destination_store
 from skinbatch.report.compare import compare
 from skinbatch.report.compare_page import compare_page
@@ -49,7 +49,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> list[Pat
 def pages(scored: list[Path]) -> dict[str, Path]:
     results = [skinbatch.open(dest) for dest in scored]
     found = [compare(results[0], other) for other in results[1:]]
-    truth = Request(scored[0].parent / "truth.csv")
+    truth = EvaluationRequest(scored[0].parent / "truth.csv")
     judged = side_by_side([(destination_store(dest), None) for dest in scored], truth)
     series = read_series(results[0], r"^(\w+)/", r"visit-(\d+)")
     made = {

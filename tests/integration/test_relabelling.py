@@ -13,12 +13,12 @@ import pytest
 import skinbatch
 from skinbatch.demo import write_demo_archive
 from skinbatch.evaluate.evaluation import evaluate
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.export.export import ExportRequest, export
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
 from skinbatch.selection.choose import Selection
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.session import train
 from tests.faces import rows
 from tests.unit.train.detection.spotted import RECIPE
@@ -109,7 +109,7 @@ def test_what_comes_back_corrected_is_evaluated_and_trained_on_as_it_is(
     counts = correct(tmp_path / "out", tmp_path / "corrected")
     assert set(counts) < set(rows(scored / "dest"))
 
-    request = Request(tmp_path / "corrected", resampling=Resampling(0))
+    request = EvaluationRequest(tmp_path / "corrected", resampling=Resampling(0))
     lesions = evaluate(destination_store(str(scored / "dest")), request).as_json()["all"]["lesions"]
     assert (lesions["photos"], lesions["true_boxes"]) == (8, sum(counts.values()))
     assert 0 < lesions["detection"]["all boxes"]["100"]["ap50"]["value"] < 1
@@ -122,7 +122,7 @@ def test_what_comes_back_corrected_is_evaluated_and_trained_on_as_it_is(
     (tmp_path / "recipe.toml").write_text(
         recipe.replace("evaluate_every = 2", "evaluate_every = 4")
     )
-    outcome = train("detector", tmp_path / "recipe.toml", tmp_path / "packs", Silent())
+    outcome = train("detector", tmp_path / "recipe.toml", tmp_path / "packs", SilentProgress())
     assert outcome.pack.name == "again"
 
     report = skinbatch.score(

@@ -12,12 +12,12 @@ import skinbatch
 from skinbatch.config import Config
 from skinbatch.demo import Planted, write_demo_archive
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
-from skinbatch.evaluate.request import Request as EvaluationRequest
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
 from skinbatch.report.against import Judgement
 from skinbatch.report.page import write_page
-from skinbatch.report.report import Request, make_report
+from skinbatch.report.report import ReportRequest, make_report
 from tests.faces import face, png, write_tree
 
 
@@ -61,7 +61,7 @@ def judged(scored: Path) -> Evaluation:
 @pytest.fixture(scope="module")
 def report(scored: Path, judged: Evaluation) -> Path:
     judgement = Judgement(judged.as_json(), judged.verdicts(), ())
-    request = Request(thumbnails=20, version="test", judgement=judgement)
+    request = ReportRequest(thumbnails=20, version="test", judgement=judgement)
     page = make_report(skinbatch.open(scored), request, Config())
     path = scored.parent / "report.html"
     write_page(path, page)

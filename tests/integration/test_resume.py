@@ -16,7 +16,7 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import ClaimError
@@ -134,7 +134,9 @@ def test_ctrl_c_keeps_what_is_committed(
 
 
 def run_of(tree: Path, out: Path, pack: str) -> Run:
-    return Run(prepare(str(tree), str(out), parse_config({"pack": pack})), Silent(), "test")
+    return Run(
+        prepare(str(tree), str(out), parse_config({"pack": pack})), SilentPresenter(), "test"
+    )
 
 
 def test_a_second_driver_is_told_who_holds_the_destination(

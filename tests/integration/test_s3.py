@@ -18,11 +18,11 @@ import skinbatch
 from skinbatch.config import Config, EngineSettings, parse_config
 from skinbatch.engines.driver import drive
 from skinbatch.engines.local import LocalEngine, LocalPool
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare
 from skinbatch.errors import UsageError
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from skinbatch.scoring.assignment import ScoringContext
 from tests.conftest import S3Server
 from tests.faces import comparable, counts, face, jpeg, png, rows, tar_bytes, write_tree
@@ -206,7 +206,7 @@ def test_photos_that_change_or_go_while_the_run_works_are_scored_as_they_are_rea
             s3.client.delete_object(Bucket=bucket, Key=f"photos/{key}")
 
     config = settings_of(s3, pack=fake_pack)
-    run = Run(prepare(source, dest, config), Silent(), "test")
+    run = Run(prepare(source, dest, config), SilentPresenter(), "test")
     report = drive(run, StartsLate(config.engine, meanwhile))
     how = {"storage": s3.settings}
     assert (report.units_left, report.vanished, report.rows) == (0, 1, 11 + 2 + 5)

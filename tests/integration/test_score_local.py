@@ -20,7 +20,7 @@ from pycocotools import mask as coco
 import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.errors import UsageError
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 from tests.faces import (
     comparable,
     counts,

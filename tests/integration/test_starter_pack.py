@@ -12,9 +12,9 @@ from skimage.data import astronaut
 
 from jobs.measure_stages import _of_classes
 from skinbatch.config import ModelSettings
-from skinbatch.models.base import Models
 from skinbatch.models.build import build
 from skinbatch.models.pack import Pack, load_pack
+from skinbatch.models.protocols import Models
 from skinbatch.scoring.fingerprint import fingerprint, numbers
 
 

@@ -25,8 +25,8 @@ import skinbatch
 from skinbatch.annotations.masks import BODY, UNSURE
 from skinbatch.errors import ClaimError, PackError, UsageError
 from skinbatch.models.pack import load_pack
-from skinbatch.train.fitting.parts import gather_part, parts_of
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photo_checks import known_by
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.session import train
@@ -122,7 +122,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_and_its_pack_scores(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train("segmenter", faces / "recipe.toml", tmp_path / "whole", Silent())
+    whole = train("segmenter", faces / "recipe.toml", tmp_path / "whole", SilentProgress())
     assert whole.trained is not None
     losses = [point["loss"] for point in whole.trained.curve]
     assert losses[-1] < 0.7 * losses[0]
@@ -138,12 +138,12 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one_an
     until(running, work, len(curve(work)) + 1)
     kill(running)
     assert len(curve(work)) < 8
-    resumed = train("segmenter", faces / "recipe.toml", out, Silent())
+    resumed = train("segmenter", faces / "recipe.toml", out, SilentProgress())
     assert resumed.trained is not None
     assert learned(curve(work)) == learned(curve(tmp_path / "whole" / "work" / "segmenter"))
     assert resumed.pack.weights["segmenter"] == whole.pack.weights["segmenter"]
 
-    again = train("segmenter", faces / "recipe.toml", out, Silent())
+    again = train("segmenter", faces / "recipe.toml", out, SilentProgress())
     assert again.trained is None
     assert again.metrics == resumed.metrics
     load_pack(out / "faces").verify()
@@ -226,7 +226,7 @@ def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_te
     )
     text = text.replace("ema = 0.9", 'ema = 0.9\nsampling = "balanced"')
     (faces / "near.toml").write_text(text)
-    found = train("segmenter", faces / "near.toml", tmp_path, Silent())
+    found = train("segmenter", faces / "near.toml", tmp_path, SilentProgress())
     assert found.trained is not None
     points = found.trained.curve
     assert points[-1]["loss"] < points[0]["loss"]
@@ -247,7 +247,7 @@ def test_a_segmenter_learns_close_ups_from_masks_that_are_unsure_and_its_pack_te
 def test_a_classifier_is_trained_elsewhere_first_and_its_card_tells_all(
     shades: Path, tmp_path: Path
 ) -> None:
-    found = train("classifier", shades / "recipe.toml", tmp_path, Silent())
+    found = train("classifier", shades / "recipe.toml", tmp_path, SilentProgress())
     trained = found.trained
     assert trained is not None
     assert trained.curve[-1]["loss"] < trained.curve[0]["loss"]
@@ -286,7 +286,7 @@ def test_probabilities_are_fitted_to_photos_apart_and_the_card_shows_how_far_the
     text = CLASSIFIER.replace('class_weights = "sqrt"', 'sampling = "balanced"')
     text = text.replace("[run]", "[calibration]\nnone_kept = 0.9\nnamed_right = 0.8\n[run]")
     (shades / "calibrated.toml").write_text(text)
-    found = train("classifier", shades / "calibrated.toml", tmp_path, Silent())
+    found = train("classifier", shades / "calibrated.toml", tmp_path, SilentProgress())
     assert found.trained is not None
     stage = found.pack.manifest.classifier[0]
     assert stage.calibration is not None
@@ -328,7 +328,7 @@ def test_a_pack_that_cannot_score_is_no_success(shades: Path, tmp_path: Path) ->
     )
     for _ in range(2):  # nor when it is run again
         with pytest.raises(PackError, match=r"cannot score .*: segmenter: .*curves"):
-            train("classifier", shades / "broken.toml", tmp_path / "out", Silent())
+            train("classifier", shades / "broken.toml", tmp_path / "out", SilentProgress())
 
 
 def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(
@@ -343,12 +343,12 @@ def test_what_spoils_a_training_is_told_first_and_strict_makes_it_an_error(
     (spoilt / "shades" / "moles").mkdir()
     shutil.copyfile(spoilt / "healthy" / "0.png", spoilt / "shades" / "moles" / "m_0.png")
     with pytest.raises(UsageError) as error:
-        train("classifier", spoilt / "recipe.toml", tmp_path / "out", Silent(), strict=True)
+        train("classifier", spoilt / "recipe.toml", tmp_path / "out", SilentProgress(), strict=True)
     assert "d0_9.png" in str(error.value)
     assert "moles" in str(error.value)
     assert "healthy/3.png" in str(error.value), "of a folder of negatives"
 
-    class Heard(Silent):
+    class Heard(SilentProgress):
         notes: list[str] = []  # noqa: RUF012
 
         def note(self, text: str) -> None:
@@ -374,7 +374,7 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
     for name in ("dark/d0_1", "bright/b2_3"):
         (spoilt / "shades" / f"{name}.png").write_bytes(b"no photo")
 
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 
@@ -394,7 +394,7 @@ def test_the_split_that_is_checked_is_the_one_that_is_trained(shades: Path, tmp_
 def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_them(
     shades: Path, tmp_path: Path
 ) -> None:
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def __init__(self) -> None:
             super().__init__()
             self.notes: list[str] = []
@@ -419,20 +419,20 @@ def test_photos_that_look_alike_are_groups_on_request_and_the_training_lists_the
     assert any("groups in 44 photos" in note and "look alike" in note for note in progress.notes)
 
     with pytest.raises(UsageError, match=r'`data\.group` was "look"'):
-        train("classifier", shades / "recipe.toml", tmp_path, Silent())
+        train("classifier", shades / "recipe.toml", tmp_path, SilentProgress())
     with pytest.raises(UsageError, match=r"--group \(: not a regular expression"):
-        train("classifier", shades / "recipe.toml", tmp_path, Silent(), group="(")
+        train("classifier", shades / "recipe.toml", tmp_path, SilentProgress(), group="(")
 
 
 def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(
     shades: Path, tmp_path: Path
 ) -> None:
-    class Curious(Silent):
+    class Curious(SilentProgress):
         said = ""
 
         def step(self, now: Any) -> None:
             with pytest.raises(ClaimError) as error:
-                train("classifier", shades / "recipe.toml", tmp_path, Silent())
+                train("classifier", shades / "recipe.toml", tmp_path, SilentProgress())
             self.said = str(error.value)
             raise KeyboardInterrupt
 
@@ -444,7 +444,7 @@ def test_a_folder_is_for_one_training_at_a_time_and_of_one_recipe(
     with pytest.raises(
         UsageError, match=r"another recipe: `schedule.lr` was 0.003, is 0.001; give another --out"
     ):
-        train("classifier", shades / "other.toml", tmp_path, Silent())
+        train("classifier", shades / "other.toml", tmp_path, SilentProgress())
 
 
 def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(
@@ -452,7 +452,7 @@ def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(
 ) -> None:
     own = Path(shutil.copytree(shades, tmp_path / "own"))
 
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 
@@ -463,7 +463,7 @@ def test_photos_that_changed_since_a_training_began_end_it_before_they_leak(
         UsageError,
         match=r"have changed since it began \(.*photos then, .* now\); give another --out",
     ):
-        train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
+        train("classifier", own / "recipe.toml", tmp_path / "out", SilentProgress())
 
 
 def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(
@@ -476,7 +476,7 @@ def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(
     )
     (own / "recipe.toml").write_text(text)
 
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 
@@ -490,7 +490,7 @@ def test_a_base_that_cuts_faces_otherwise_ends_a_training_that_goes_on(
         manifest.replace(before, hashlib.sha256(weights.read_bytes()).hexdigest())
     )
     with pytest.raises(UsageError, match=r"have changed since it began \(segmenter of the base\)"):
-        train("classifier", own / "recipe.toml", tmp_path / "out", Silent())
+        train("classifier", own / "recipe.toml", tmp_path / "out", SilentProgress())
 
 
 def test_an_annotation_of_the_same_length_that_says_something_else_is_noticed(
@@ -518,7 +518,7 @@ def test_a_training_that_finds_nothing_says_so_on_its_card_too(
     )
     recipe.write_text(text.replace('name = "spots"', 'name = "spots"\nbase = "starter"'))
 
-    class Heard(Silent):
+    class Heard(SilentProgress):
         notes: list[str] = []  # noqa: RUF012
 
         def note(self, text: str) -> None:
@@ -533,7 +533,7 @@ def test_a_training_that_finds_nothing_says_so_on_its_card_too(
 def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(
     shades: Path, tmp_path: Path
 ) -> None:
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 
@@ -550,7 +550,7 @@ def test_a_note_that_a_kill_left_empty_does_not_block_a_folder(
 def test_on_another_device_or_with_other_workers_the_same_training_goes_on(
     shades: Path, tmp_path: Path
 ) -> None:
-    class Stops(Silent):
+    class Stops(SilentProgress):
         def step(self, now: Any) -> None:
             raise KeyboardInterrupt
 

@@ -12,10 +12,10 @@ from PIL import Image
 from skinbatch.annotations.checks import check
 from skinbatch.errors import UsageError
 from skinbatch.train import photo_checks
-from skinbatch.train.fitting.parts import gather_part, parts_of
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photo_checks import known_by
-from skinbatch.train.photos.gather import Gathered
+from skinbatch.train.photos.gather import GatheredPhotos
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.session import train
 from tests.unit.train.detection.spotted import write_spotted
@@ -36,7 +36,7 @@ batch = 2
 """
 
 
-class Stops(Silent):
+class Stops(SilentProgress):
     def step(self, now: Any) -> None:
         raise KeyboardInterrupt
 
@@ -46,7 +46,7 @@ def padded(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes().ljust(length, b"\0"))
 
 
-def gathered(recipe_file: Path) -> Gathered:
+def gathered(recipe_file: Path) -> GatheredPhotos:
     recipe = read_recipe(recipe_file)
     (part,) = parts_of(recipe)
     return gather_part(recipe, part)
@@ -68,7 +68,7 @@ def test_a_photo_of_the_same_size_that_shows_something_else_ends_a_training_that
     with pytest.raises(
         UsageError, match=r"have changed since it began \(valid: 2 photos then, 2 now\)"
     ):
-        train("detector", recipe, tmp_path / "out", Silent())
+        train("detector", recipe, tmp_path / "out", SilentProgress())
 
 
 def test_a_mask_of_the_same_size_that_says_something_else_is_noticed(tmp_path: Path) -> None:
@@ -115,15 +115,15 @@ def test_strict_is_strict_with_a_training_that_is_done(tmp_path: Path) -> None:
     (twice,) = (recipe.parent / "valid").glob("*_001.jpg")
     # Another file, the same photo.
     twice.write_bytes((recipe.parent / "train" / twice.name).read_bytes() + b"\0")
-    assert train("detector", recipe, tmp_path / "out", Silent()).trained is not None
-    assert train("detector", recipe, tmp_path / "out", Silent()).trained is None
+    assert train("detector", recipe, tmp_path / "out", SilentProgress()).trained is not None
+    assert train("detector", recipe, tmp_path / "out", SilentProgress()).trained is None
     with pytest.raises(UsageError, match=r"photos that look the same in two splits:\n .*_001\.jpg"):
-        train("detector", recipe, tmp_path / "out", Silent(), strict=True)
+        train("detector", recipe, tmp_path / "out", SilentProgress(), strict=True)
     (tmp_path / "out" / "work" / "detector" / "problems.json").unlink()
     with pytest.raises(
         UsageError, match=r"problems in the annotated photos; .*problems\.json, which named them"
     ):
-        train("detector", recipe, tmp_path / "out", Silent(), strict=True)
+        train("detector", recipe, tmp_path / "out", SilentProgress(), strict=True)
 
 
 def test_a_class_that_is_mapped_and_that_no_annotation_has_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import skinbatch
 from skinbatch.models.pack import load_pack
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.session import train
 from tests.conftest import SHARED
 from tests.faces import rows
@@ -129,7 +129,7 @@ def test_forty_photos_teach_a_pack_that_scores_whatever_kills_the_training(
     kill(running)
     before = curve(work)
     assert len(before) < 6
-    found = train(stage, recipe, out, Silent())
+    found = train(stage, recipe, out, SilentProgress())
     assert found.trained is not None
     points = curve(work)
     assert learned(points[: len(before)]) == learned(before), "it went on, and did not begin anew"

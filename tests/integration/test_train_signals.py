@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.session import train
 from tests.training import command, until
 from tests.unit.train.detection.spotted import write_spotted
@@ -61,7 +61,7 @@ def detector(folder: Path) -> Path:
     return recipe
 
 
-class UntilEvaluated(Silent):
+class UntilEvaluated(SilentProgress):
     """Interrupt a training at its first evaluation, and keep its notes."""
 
     def __init__(self) -> None:

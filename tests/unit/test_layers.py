@@ -104,7 +104,7 @@ def test_a_file_is_no_longer_than_one_noun_needs(path: Path) -> None:
     [
         (
             "runs/x.py",
-            "from skinbatch.scoring.unit import score",
+            "from skinbatch.scoring.unit_scorer import score",
             "floor 3 may not import from floor 4",
         ),
         ("grading/x.py", "import torch.nn as nn", "only models, scoring, train may"),

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import PackError
-from skinbatch.models.base import InputKind
 from skinbatch.models.classifiers.classifier_heads import FlattenHead, PooledHead
 from skinbatch.models.classifiers.cnn_multilabel import MultiLabelCNN
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
-from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.protocols import InputKind
 from skinbatch.models.runtime.network import Network, prepare
+from skinbatch.models.runtime.runtime import Precision, Runtime
 from skinbatch.models.stages import CalibrationTable
 from skinbatch.models.weights import load_weights
 

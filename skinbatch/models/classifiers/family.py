@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from skinbatch.errors import PackError
-from skinbatch.models.base import Classifier
 from skinbatch.models.checkpoint import check_tensors, read_tensors
 from skinbatch.models.classifiers.classifier import (
     PLAIN_CNN,
@@ -26,6 +25,7 @@ from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.layers import Shapes, find_network, shapes_of
 from skinbatch.models.preprocess import Normalisation
+from skinbatch.models.protocols import Classifier
 from skinbatch.models.recognition import check_outputs, describe_place
 from skinbatch.models.stages import ClassifierStage
 from skinbatch.models.weights import read_weights

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import ModelOutputError
-from skinbatch.models.base import InputKind
 from skinbatch.models.classifiers.classifier import probabilities
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.onnx_file import OnnxFile, Port
 from skinbatch.models.preprocess import Normalisation, centre_square, pad_to_square
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.protocols import InputKind
+from skinbatch.models.runtime.runtime import Runtime
 from skinbatch.models.stages import ClassifierStage
 
 _MADE_PROBABLE = ("Sigmoid", "Softmax")

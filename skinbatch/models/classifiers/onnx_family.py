@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinbatch.models.base import Classifier
 from skinbatch.models.classifiers.onnx_classifier import OnnxClassifier
 from skinbatch.models.classifiers.onnx_classifier import recognise as recognise_file
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import Recognised
+from skinbatch.models.protocols import Classifier
 from skinbatch.models.stages import ClassifierStage
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinbatch.models.base import Detector
 from skinbatch.models.detectors.yolo_onnx import YoloOnnxDetector
 from skinbatch.models.detectors.yolo_onnx import recognise as recognise_file
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import Recognised
+from skinbatch.models.protocols import Detector
 from skinbatch.models.stages import DetectorStage
 
 

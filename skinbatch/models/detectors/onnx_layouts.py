@@ -15,7 +15,7 @@ Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class OutputLayout:
     """Describe one layout of a detector's outputs.
 
     Attributes:
@@ -54,22 +54,22 @@ class Layout:
         return f"{colours}, {placed[self.place]}"
 
 
-LAYOUTS: Mapping[OnnxLayout, Layout] = {
-    "v5": Layout("centre, size, objectness, a score a class", "objectness"),
-    "v8": Layout("centre, size, a score a class", "classes"),
-    "v8-rows": Layout("a row a box of centre, size, a score a class", "classes"),
-    "nms": Layout("corners, score, class", "best"),
-    "rtdetr": Layout(
+LAYOUTS: Mapping[OnnxLayout, OutputLayout] = {
+    "v5": OutputLayout("centre, size, objectness, a score a class", "objectness"),
+    "v8": OutputLayout("centre, size, a score a class", "classes"),
+    "v8-rows": OutputLayout("a row a box of centre, size, a score a class", "classes"),
+    "nms": OutputLayout("corners, score, class", "best"),
+    "rtdetr": OutputLayout(
         "centre and size in 0 to 1, a score a class", "classes", unit=True, place="stretch"
     ),
-    "rtdetr-nms": Layout(
+    "rtdetr-nms": OutputLayout(
         "centre and size in 0 to 1, score, class", "best", unit=True, place="stretch"
     ),
-    "rtdetr-labels": Layout("three outputs: labels, boxes, scores", "best", place="stretch"),
-    "yolox": Layout(
+    "rtdetr-labels": OutputLayout("three outputs: labels, boxes, scores", "best", place="stretch"),
+    "yolox": OutputLayout(
         "centre, size, objectness, a score a class", "objectness", place="corner", yolox=True
     ),
-    "yolox-raw": Layout(
+    "yolox-raw": OutputLayout(
         "offset and logarithm of the size in cells, objectness, a score a class",
         "objectness",
         place="corner",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.models.base import Detector, InputKind
 from skinbatch.models.detectors.seams import TileBoxes, merge
+from skinbatch.models.protocols import Detector, InputKind
 from skinbatch.models.stages import TilingSection
 from skinbatch.types import Detections
 

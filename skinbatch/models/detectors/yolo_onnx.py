@@ -18,7 +18,6 @@ from torchvision.ops import batched_nms
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, UsageError
-from skinbatch.models.base import InputKind
 from skinbatch.models.detectors.onnx_layouts import ALWAYS_RGB, LAYOUTS, Raw, decode
 from skinbatch.models.detectors.onnx_recognition import (
     boxes_outputs,
@@ -30,7 +29,8 @@ from skinbatch.models.detectors.onnx_recognition import (
 from skinbatch.models.findings import Recognised
 from skinbatch.models.onnx_file import OnnxFile
 from skinbatch.models.preprocess import channel_table, look_up
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.protocols import InputKind
+from skinbatch.models.runtime.runtime import Runtime
 from skinbatch.models.stages import DetectorStage, OnnxLayout
 from skinbatch.types import Detections
 

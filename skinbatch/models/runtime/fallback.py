@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from types import ModuleType
 
-from skinbatch.models.runtime.base import Runtime
+from skinbatch.models.runtime.runtime import Runtime
 
 _MOST_TEXT = 300
 log = logging.getLogger(__name__)

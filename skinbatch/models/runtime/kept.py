@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from skinbatch.models.cache import cache_folder
-from skinbatch.storage.base import TEMPORARY
+from skinbatch.storage.store import TEMPORARY
 
 # A file that no worker has read for so long is deleted, and the oldest of too many.
 UNUSED_S = 30 * 24 * 3600

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from skinbatch.models.folding import example
-from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
-from skinbatch.models.runtime.numbers import Layout, difference, tensors_of
+from skinbatch.models.runtime.numbers import OutputTree, difference, tensors_of
+from skinbatch.models.runtime.runtime import Precision, Runtime
 
 Run = Callable[[Tensor], Any]
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _with_openvino(network: Network, runtime: Runtime, device: str, precision: P
         first, second = network.examples()
         with torch.no_grad():  # not inference_mode: explanations could not use its tensors
             right = network.run(second)
-        layout = Layout(right)
+        layout = OutputTree(right)
         compiled = openvino_runtime.compile_network(
             network.run, network.module, (first, second), runtime, precision
         )
@@ -127,7 +127,7 @@ def _autocast(network: Network, device: str) -> Run:
     """Return a callable that lets torch compute in bf16, or in fp32 if the outputs do not allow it."""
     try:
         with torch.no_grad():
-            layout = Layout(network.run(network.examples()[0]))
+            layout = OutputTree(network.run(network.examples()[0]))
     except (
         Exception
     ) as e:  # a user's network may fail in any way on an example and still work on photos

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from skinbatch.models.folding import TOLERANCE
-from skinbatch.models.runtime.base import Precision
+from skinbatch.models.runtime.runtime import Precision
 
 # The difference that a runtime may make, relative to the largest number of an output. In fp32 it is
 # that of folding: rounding changes some millionths, and more in networks that amplify it. A number
@@ -18,7 +18,7 @@ TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 0.1}
 _TENSOR = object()
 
 
-class Layout:
+class OutputTree:
     """Remember where the tensors of a nested output are, to rebuild it around other tensors."""
 
     def __init__(self, output: Any) -> None:

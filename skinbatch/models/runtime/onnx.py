@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
 from skinbatch.models.runtime.kept import keep, kept
 from skinbatch.models.runtime.numbers import difference
+from skinbatch.models.runtime.runtime import Runtime
 
 Arrays = Mapping[str, NDArray[Any]]
 # (names of outputs, inputs) -> those outputs.

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.kept import keep, kept
 from skinbatch.models.runtime.numbers import tensors_of
+from skinbatch.models.runtime.runtime import Precision, Runtime
 
 # With this package, `import openvino` leaves files in the home folder, and reports on its use over
 # the network unless the user has forbidden it. Without the package it does neither.

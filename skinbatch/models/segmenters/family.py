@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from skinbatch.models.base import Segmenter
 from skinbatch.models.checkpoint import check_tensors, read_tensors
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.layers import Shapes, find_network, shapes_of
 from skinbatch.models.preprocess import Normalisation
+from skinbatch.models.protocols import Segmenter
 from skinbatch.models.recognition import check_outputs, describe_place
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.segmenters.face_parsing import from_face_parsing, outputs

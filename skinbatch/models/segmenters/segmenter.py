@@ -13,8 +13,8 @@ from torch import Tensor
 from skinbatch.errors import ModelOutputError
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import Normalisation, fitted, pad_to_square
-from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.network import Network, prepare
+from skinbatch.models.runtime.runtime import Precision, Runtime
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.weights import load_weights
 

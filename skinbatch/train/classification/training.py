@@ -35,10 +35,10 @@ from skinbatch.train.classification.task import (
     targets,
 )
 from skinbatch.train.fitting.device import choose_device
-from skinbatch.train.fitting.parts import RecipePart, Trained, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.recipe_parts import RecipePart, Trained, train_parts
 from skinbatch.train.photos.faces import cut_faces
-from skinbatch.train.photos.gather import NONE, Gathered
+from skinbatch.train.photos.gather import NONE, GatheredPhotos
 from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.recipe import Recipe
@@ -72,7 +72,7 @@ def train_classifier(recipe: Recipe, work: Path, progress: TrainingProgress) -> 
     """
     stage = cast(ClassifierStage, recipe.model.stage)
 
-    def prepare(part: RecipePart, gathered: Gathered) -> tuple[nn.Module, ClassifierTask]:
+    def prepare(part: RecipePart, gathered: GatheredPhotos) -> tuple[nn.Module, ClassifierTask]:
         mine = cast(ClassifierStage, part.stage)
         train, valid = (
             _classed(photos, part.data, recipe, progress)

@@ -10,12 +10,12 @@ from skinbatch.models.detectors.mmdet.detector import network_scale
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes
-from skinbatch.train.detection.data import DetectionData
+from skinbatch.train.detection.detection_data import DetectionData
+from skinbatch.train.detection.lesion_shares import as_lines, shares
 from skinbatch.train.detection.loader import Order, TrainingInputs, loader
-from skinbatch.train.detection.photos import ScaledPhotos
-from skinbatch.train.detection.shares import as_lines, shares
+from skinbatch.train.detection.scaled_photos import ScaledPhotos
 from skinbatch.train.fitting.device import loaders, rank, world
-from skinbatch.train.fitting.parts import RecipePart
+from skinbatch.train.fitting.recipe_parts import RecipePart
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_sections import AugmentSection
 

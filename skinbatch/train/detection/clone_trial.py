@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.models.base import Detector
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.protocols import Detector
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Boxes, Pixels
-from skinbatch.train.detection.photos import NO_BOXES, BoxedPhoto, ScaledPhotos
+from skinbatch.train.detection.scaled_photos import NO_BOXES, BoxedPhoto, ScaledPhotos
 from skinbatch.train.detection.scores import THRESHOLDS
 from skinbatch.train.recipe_sections import CloneSection
 from skinbatch.types import Detections

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skinbatch.train.detection.blends import WAYS, Floats, blend
 from skinbatch.train.detection.crops import Boxes, Pixels, Points, Sample
-from skinbatch.train.detection.photos import ScaledPhotos
+from skinbatch.train.detection.scaled_photos import ScaledPhotos
 from skinbatch.train.recipe_sections import CloneSection
 
 Vector = NDArray[np.floating[Any]]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes, Sample, draw
-from skinbatch.train.detection.photos import BoxedPhoto, ScaledPhotos
+from skinbatch.train.detection.scaled_photos import BoxedPhoto, ScaledPhotos
 from skinbatch.train.photos.processes import quiet
 
 # Place in the whole training, index of the photo.

@@ -16,9 +16,9 @@ from skinbatch.train.detection.clone_trial import (
     quiet_threshold,
     see,
 )
-from skinbatch.train.detection.data import DetectionData
-from skinbatch.train.detection.photos import BoxedPhoto
-from skinbatch.train.detection.scores import Scored, detect, make_detector, spread
+from skinbatch.train.detection.detection_data import DetectionData
+from skinbatch.train.detection.scaled_photos import BoxedPhoto
+from skinbatch.train.detection.scores import DetectedPhotos, detect, make_detector, spread
 from skinbatch.train.fitting.course import Weights
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.results.result import Metric
@@ -40,8 +40,8 @@ def evaluation(
 
     def evaluate(weights: Weights) -> dict[str, float]:
         detector = make_detector(spec, weights, device)
-        learned = Scored.of(known, detect(detector, known))
-        seen = Scored.of(watched, detect(detector, watched))
+        learned = DetectedPhotos.of(known, detect(detector, known))
+        seen = DetectedPhotos.of(watched, detect(detector, watched))
         threshold = learned.best_threshold()
         ap50, cloned = seen.ap50(), dict[str, float]()
         score = ap50
@@ -79,7 +79,7 @@ def measure(
     """
     detector = make_detector(spec, weights, device)
     chosen = spread(data.train, FOR_THRESHOLD)
-    threshold = Scored.of(chosen, detect(detector, chosen)).best_threshold()
+    threshold = DetectedPhotos.of(chosen, detect(detector, chosen)).best_threshold()
     clone, faces = recipe.clone, list[SeenFace]()
     if clone is not None and data.held_clear:
         faces = see(
@@ -89,7 +89,7 @@ def measure(
         threshold = quiet_threshold(faces, threshold, clone)
 
     detections = detect(detector, data.valid)
-    scored = Scored.of(data.valid, detections)
+    scored = DetectedPhotos.of(data.valid, detections)
     metrics = scored.metrics(threshold, spec.classes)
     guess = float(np.mean([len(photo.boxes) for photo in data.train]))
     off = float(np.abs(scored.truth.per_photo() - guess).mean())
@@ -122,7 +122,7 @@ def by_source(
     made: list[Metric] = []
     for name in sources if len(sources) > 1 else ():
         here = [n for n, photo in enumerate(photos) if photo.source == name]
-        scored = Scored.of([photos[n] for n in here], [detections[n] for n in here])
+        scored = DetectedPhotos.of([photos[n] for n in here], [detections[n] for n in here])
         numbers = {
             metric.name: metric for metric in scored.metrics(threshold, classes) if not metric.of
         }

@@ -21,7 +21,7 @@ from skinbatch.metrics.counts import count_error
 from skinbatch.metrics.detection import curves, detection, match
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
-from skinbatch.train.detection.photos import BoxedPhoto
+from skinbatch.train.detection.scaled_photos import BoxedPhoto
 from skinbatch.train.photos.groups import group_numbers
 from skinbatch.train.photos.photo_store import decoded
 from skinbatch.train.results.result import Metric
@@ -61,7 +61,7 @@ def detect(detector: MMDetDetector, photos: Sequence[BoxedPhoto]) -> list[Detect
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class DetectedPhotos:
     """Hold photos and what was found on them, as arrays."""
 
     photos: Sequence[BoxedPhoto]
@@ -70,7 +70,7 @@ class Scored:
     found: Boxes
 
     @classmethod
-    def of(cls, photos: Sequence[BoxedPhoto], detections: Sequence[Detections]) -> Scored:
+    def of(cls, photos: Sequence[BoxedPhoto], detections: Sequence[Detections]) -> DetectedPhotos:
         truth = Boxes.stack([p.boxes for p in photos], labels=[p.labels for p in photos])
         crowds = Boxes.stack([p.crowds for p in photos], labels=[p.crowd_labels for p in photos])
         boxes = Boxes.stack(

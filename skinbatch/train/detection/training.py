@@ -26,17 +26,17 @@ from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import load_weights, save_weights
 from skinbatch.train.detection.anchoring import with_fitted_anchors
 from skinbatch.train.detection.batches import training_batches
-from skinbatch.train.detection.data import DetectionData, Faces, boxed
+from skinbatch.train.detection.detection_data import DetectionData, Faces, boxed
 from skinbatch.train.detection.inputs import NetworkInputs
 from skinbatch.train.detection.learner import DetectorLearner
 from skinbatch.train.detection.measure import evaluation, measure
-from skinbatch.train.detection.photos import network_sizes
-from skinbatch.train.detection.start import expect_boxes_of, freeze
-from skinbatch.train.fitting.checkpoint import FitState, read_best
+from skinbatch.train.detection.preparation import expect_boxes_of, freeze
+from skinbatch.train.detection.scaled_photos import network_sizes
 from skinbatch.train.fitting.course import BEST, Course, Weights
 from skinbatch.train.fitting.device import autocast_type, choose_device, hardware, rank, world
-from skinbatch.train.fitting.parts import RecipePart, gather_part, parts_of
 from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.recipe_parts import RecipePart, gather_part, parts_of
+from skinbatch.train.fitting.saved_state import FitState, read_best
 from skinbatch.train.fitting.start import read_start, start_from
 from skinbatch.train.photos.photo_store import memory_budget
 from skinbatch.train.photos.processes import batches_of
@@ -148,7 +148,7 @@ class _Run:
         """
         if self.recipe.model.config is None:
             return None, stage
-        from skinbatch.models.detectors.mmdet.config import read_config
+        from skinbatch.models.detectors.mmdet.user_config import read_config
 
         self.user_model, fields = read_config(self.recipe.model.config)
         defaults = DetectorStage.model_fields

@@ -20,7 +20,7 @@ import torch
 from skinbatch.errors import SkinbatchError, UsageError
 from skinbatch.ray_environment import settle, without_sigterm_handler
 from skinbatch.train.fitting.interrupt import Interrupts, ask_to_stop
-from skinbatch.train.fitting.progress import Silent, TrainingProgress, TrainingStep
+from skinbatch.train.fitting.progress import SilentProgress, TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import RunSection
 
 settle(os.environ.get("RAY_ADDRESS"))
@@ -174,7 +174,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     try:
         _stand_in(config["folder"], config["work"])
         with _Stopping(desk):
-            result = config["train"](_Told(desk) if first else Silent())
+            result = config["train"](_Told(desk) if first else SilentProgress())
     except KeyboardInterrupt:
         ray.get(desk.fail.remote(KeyboardInterrupt()))
         return

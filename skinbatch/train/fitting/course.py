@@ -13,16 +13,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.checkpoint import (
+from skinbatch.train.fitting.device import rank, world
+from skinbatch.train.fitting.interrupt import Interrupts
+from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
+from skinbatch.train.fitting.saved_state import (
     FitState,
     load_checkpoint,
     save_checkpoint,
     write_log,
     write_tensors,
 )
-from skinbatch.train.fitting.device import rank, world
-from skinbatch.train.fitting.interrupt import Interrupts
-from skinbatch.train.fitting.progress import TrainingProgress, TrainingStep
 from skinbatch.train.recipe_sections import ScheduleSection
 
 Weights = Mapping[str, Tensor]

@@ -18,7 +18,6 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from skinbatch.errors import UsageError
-from skinbatch.train.fitting.checkpoint import read_best
 from skinbatch.train.fitting.course import BEST, Course
 from skinbatch.train.fitting.device import (
     autocast_type,
@@ -30,6 +29,7 @@ from skinbatch.train.fitting.device import (
 )
 from skinbatch.train.fitting.optimiser import follow, make_optimiser, rate
 from skinbatch.train.fitting.progress import TrainingProgress
+from skinbatch.train.fitting.saved_state import read_best
 from skinbatch.train.photos.samples import Samples, Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection
 

@@ -41,7 +41,7 @@ class TrainingProgress(Protocol):
     def evaluated(self, point: Mapping[str, float]) -> None: ...
 
 
-class Silent:
+class SilentProgress:
     """Ignore all progress: on workers that are not the first, and in tests."""
 
     def phase(self, text: str) -> None:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from skinbatch.config import ModelSettings
 from skinbatch.grading.face import AFFECTABLE, find_face, skin_in_crop
-from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.models.pack import Pack
+from skinbatch.models.protocols import Segmenter
 from skinbatch.train.photos.photo_store import FaceCut, Pixels, StoredPhoto, decoded
 
 _BATCH = 8

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from skinbatch.annotations.annotated_photos import EMBEDDED, AnnotatedPhoto, Truth
 from skinbatch.annotations.checks import OTHERS, mapped
-from skinbatch.annotations.photos import EMBEDDED, AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth, refuse_wrong_units
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
@@ -32,7 +32,7 @@ NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class GatheredPhotos:
     """Hold the gathered photos.
 
     counts: of every source and part, for the card. refused: `train`, `valid` -> photos of it that
@@ -63,7 +63,7 @@ def gather(
     where: Path | str,
     part: str = "",
     unusable: Collection[Path] = (),
-) -> Gathered:
+) -> GatheredPhotos:
     """Read every truth of [data], leave out unusable photos, and split the rest by groups.
 
     With `valid_share`, negatives are split as well; with `valid`, all of them are for training.
@@ -113,7 +113,7 @@ def gather(
     refused = {name: tuple(photos) for name, photos in reader.refused.items()}
     there = {name for _, truth in (*train_truths, *valid_truths) for name in _names(truth)}
     unused = tuple(name for name in data.map if composed(name) not in (OTHERS, *there))
-    return Gathered(tuple(train), tuple(valid), tuple(counts), refused, unused)
+    return GatheredPhotos(tuple(train), tuple(valid), tuple(counts), refused, unused)
 
 
 def called(path: Path) -> str:

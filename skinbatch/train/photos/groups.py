@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.grouping import ESTIMATE, GroupCount
 from skinbatch.annotations.likeness import perceptual_groups
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.split import split
 from skinbatch.errors import UsageError

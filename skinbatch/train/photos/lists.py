@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinbatch.train.fitting.checkpoint import whole
+from skinbatch.train.fitting.saved_state import whole
 from skinbatch.train.photos.groups import TakenPhoto
 
 

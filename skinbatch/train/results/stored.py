@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from skinbatch.metrics.bootstrap import Estimate
 from skinbatch.models.weights import save_state
-from skinbatch.train.fitting.parts import Trained
+from skinbatch.train.fitting.recipe_parts import Trained
 from skinbatch.train.recipe import FOLLOWS, Recipe
 from skinbatch.train.results.result import Metric, TrainedStage
 

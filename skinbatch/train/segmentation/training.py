@@ -20,9 +20,9 @@ from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.segmentation import segmentation
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.stages import SegmenterStage
-from skinbatch.train.fitting.parts import RecipePart, train_parts
 from skinbatch.train.fitting.progress import TrainingProgress
-from skinbatch.train.photos.gather import Gathered
+from skinbatch.train.fitting.recipe_parts import RecipePart, train_parts
+from skinbatch.train.photos.gather import GatheredPhotos
 from skinbatch.train.photos.groups import TakenPhoto, group_numbers
 from skinbatch.train.photos.photo_store import StoredPhoto, memory_budget
 from skinbatch.train.photos.samples import Balanced, Samples
@@ -45,7 +45,7 @@ def train_segmenter(recipe: Recipe, work: Path, progress: TrainingProgress) -> T
     files or its photos cannot be used.
     """
 
-    def prepare(part: RecipePart, gathered: Gathered) -> tuple[nn.Module, SegmenterTask]:
+    def prepare(part: RecipePart, gathered: GatheredPhotos) -> tuple[nn.Module, SegmenterTask]:
         stage = cast(SegmenterStage, part.stage)
         table = class_table(stage.classes, part.data)
         train, valid = (_labelled(photos) for photos in (gathered.train, gathered.valid))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from tests.pictures import picture
 
 BOXES = [[10.0, 20.0, 40.0, 60.0], [100.0, 10.0, 180.0, 90.0]]

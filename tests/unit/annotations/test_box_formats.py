@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skinbatch.annotations.annotated_photos import MARKS, OUTLINES
 from skinbatch.annotations.checks import check
-from skinbatch.annotations.photos import MARKS, OUTLINES
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.checks import check
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.problems import Kind, Problem, Problems
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError

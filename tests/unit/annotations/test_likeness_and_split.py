@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.likeness import perceptual_groups
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.split import split
 from skinbatch.errors import UsageError
 from tests.pictures import picture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.checks import check
 from skinbatch.annotations.label_map import mask_size, read_mask
 from skinbatch.annotations.masks import BODY, CLASSES, UNSURE
-from skinbatch.annotations.parts import PARTS
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.part_masks import PARTS
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError

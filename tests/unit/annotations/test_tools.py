@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skinbatch.annotations.photos import EMBEDDED, OCCLUDED, OUTLINES, ROTATED, AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import (
+    EMBEDDED,
+    OCCLUDED,
+    OUTLINES,
+    ROTATED,
+    AnnotatedPhoto,
+)
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.export.export import WRITERS, ExportRequest, export

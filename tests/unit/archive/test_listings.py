@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skinbatch.archive.source import Source, open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config, DecodeSettings, SourceSettings
 from skinbatch.errors import ForbiddenError, UsageError
-from skinbatch.storage.base import ObjectInfo
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
+from skinbatch.storage.store import ObjectInfo
 from skinbatch.types import ImageRef, ShardRef, WorkUnit
 from tests.conftest import S3Server
 from tests.pictures import encoded, picture

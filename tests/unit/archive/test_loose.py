@@ -13,13 +13,13 @@ import pytest
 
 from skinbatch.archive.fetch import LooseReader
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config, DecodeSettings, SourceSettings
 from skinbatch.errors import ChangedError, ForbiddenError, StoreError, UsageError
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.links import LOOP, OUT_OF_SOURCE
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status, WorkUnit
 from tests.conftest import S3Server
 from tests.pictures import encoded, picture

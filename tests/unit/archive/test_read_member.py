@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skinbatch.archive.shard import read_member
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import DecodeSettings, StorageSettings
 from skinbatch.storage.locate import Locator
 from skinbatch.types import Fetched, ShardKind, ShardRef, Status, WorkUnit

@@ -32,12 +32,12 @@ else:
 
 from skinbatch.archive.shard import count_members
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import UnitReader, read_unit
+from skinbatch.archive.unit_reader import UnitReader, read_unit
 from skinbatch.config import Config, DecodeSettings
 from skinbatch.errors import ChangedError, ForbiddenError, NotFoundError, StoreError, UsageError
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.local import LocalStore
 from skinbatch.storage.locate import Locator
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import Fetched, ShardRef, Status, WorkUnit
 from tests.conftest import S3Server
 from tests.pictures import encoded, picture
@@ -703,7 +703,7 @@ def test_a_column_that_arrow_leaves_coded_keeps_to_its_rows(tmp_path: Path, grou
 def test_beside_a_column_that_arrow_leaves_coded_photos_are_not_held_by_the_thousand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skinbatch.archive import parquet as module
+    from skinbatch.archive import parquet_file as module
 
     held: list[int] = []
     real = module._batches
@@ -758,7 +758,7 @@ def test_a_column_that_arrow_leaves_coded_is_not_decoded_for_every_row(tmp_path:
 def test_what_breaks_within_a_batch_takes_a_row_for_each_photo_that_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skinbatch.archive import parquet as module
+    from skinbatch.archive import parquet_file as module
 
     calls = iter(range(99))
 
@@ -991,7 +991,7 @@ def test_an_archive_whose_folder_is_gone_is_not_taken_for_a_deleted_one(tmp_path
 PEAK = """
 import sys
 from skinbatch.archive.source import open_source
-from skinbatch.archive.unit import read_unit
+from skinbatch.archive.unit_reader import read_unit
 from skinbatch.config import Config
 from skinbatch.storage.locate import Locator
 from skinbatch.types import WorkUnit

@@ -17,7 +17,7 @@ from skinbatch.engines import score as engines_score
 from skinbatch.engines.presenter import RunProgress
 from skinbatch.engines.terminal import clock, describe
 from skinbatch.errors import ClaimError, SkinbatchError, StoreError, TableError, UsageError
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 
 COMMANDS = {
     "score": [

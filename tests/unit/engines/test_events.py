@@ -23,7 +23,7 @@ from skinbatch.engines.events import (
 )
 from skinbatch.engines.notes import Notes
 from skinbatch.engines.pool import PoolMessage, WorkerReady
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.recorder import Recorder
 from skinbatch.runs.listed import collect
 from skinbatch.runs.record import RunLog, RunRecord
@@ -110,7 +110,7 @@ def test_the_record_counts_what_happens(
 
 
 def notes_of(*events: RunEvent) -> list[str]:
-    presenter = Silent()
+    presenter = SilentPresenter()
     notes = Notes(presenter)
     for event in events:
         notes.hear(event)

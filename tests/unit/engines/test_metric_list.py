@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from skinbatch.engines.metric_list import METRICS, PREFIX, exported
-from skinbatch.report.course import PARTS
+from skinbatch.report.run_history import PARTS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/what-bounds-a-run.md").read_text(encoding="utf-8")

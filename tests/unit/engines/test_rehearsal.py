@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skinbatch.engines.pool import Death, Finished, PoolEvent, WorkerReady
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.rehearsal import Rehearser
 from skinbatch.scoring.assignment import Assignment, UnitDone
 from skinbatch.types import ImageRef, WorkUnit
@@ -52,7 +52,7 @@ class Draining(ScriptedPool):
 def test_a_sample_is_measured_although_all_its_machines_are_drained() -> None:
     pool = Draining(size=4, lost_at="u2")
     units = [unit(f"u{n}") for n in range(6)]
-    found = Rehearser(pool, units, unit("warm"), 60.0, Silent()).run()
+    found = Rehearser(pool, units, unit("warm"), 60.0, SilentPresenter()).run()
     assert len(found.units) == 6
     assert sum(measured.photos for measured in found.units) == 6 * PHOTOS
     assert found.problems == ()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.evaluate.annotators import annotators
 from skinbatch.evaluate.request import Judged
 from skinbatch.evaluate.text import noise

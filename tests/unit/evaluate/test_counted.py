@@ -12,8 +12,8 @@ import pytest
 from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.evaluate.counted import counts_at
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
-from skinbatch.evaluate.request import Request
-from skinbatch.evaluate.scored import FoundBoxes
+from skinbatch.evaluate.request import EvaluationRequest
+from skinbatch.evaluate.scoring_tables import FoundBoxes
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.reading import destination_store
@@ -76,7 +76,7 @@ def test_crowds_change_the_average_precision_as_pycocotools_has_it_and_no_count(
     store = destination_store(tmp_path / "scored")
 
     def measured(truth: str) -> Evaluation:
-        return evaluate(store, Request(tmp_path / truth, resampling=Resampling(0)))
+        return evaluate(store, EvaluationRequest(tmp_path / truth, resampling=Resampling(0)))
 
     without, marked = measured("truth.json"), measured("marked.json")
     numbers = marked.numbers["lesions"]

@@ -18,7 +18,7 @@ from skinbatch.errors import UsageError
 from skinbatch.evaluate.diseases import Diseases
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
 from skinbatch.evaluate.plots import draw
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.evaluate.text import as_text
 from skinbatch.metrics.bootstrap import Estimate, Resampling
 from skinbatch.metrics.boxes import Boxes
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(made: Path) -> Evaluation:
-    request = Request(made / "truth.json", resampling=Resampling(50))
+    request = EvaluationRequest(made / "truth.json", resampling=Resampling(50))
     return evaluate(destination_store(made / "scored"), request)
 
 
@@ -118,7 +118,7 @@ def test_the_scorings_own_count_is_that_of_its_boxes(found: Evaluation, made: Pa
     """Compute one number in two ways: from `count_total`, and from boxes at the same threshold."""
     again = evaluate(
         destination_store(made / "scored"),
-        Request(made / "truth.json", thresholds=(0.3,), resampling=Resampling(0)),
+        EvaluationRequest(made / "truth.json", thresholds=(0.3,), resampling=Resampling(0)),
     )
     at, own = again.numbers["lesions"]["count_error"]
     assert at["threshold"] == own["threshold"] == 0.3
@@ -150,7 +150,8 @@ def test_numbers_that_are_not_defined_are_null_in_json(found: Evaluation) -> Non
 def test_an_unknown_format_is_told(made: Path) -> None:
     with pytest.raises(UsageError, match="format"):
         evaluate(
-            destination_store(made / "scored"), Request(made / "truth.json", format="nonsense")
+            destination_store(made / "scored"),
+            EvaluationRequest(made / "truth.json", format="nonsense"),
         )
 
 
@@ -195,7 +196,8 @@ def labels(path: Path, patients: Sequence[str] = ()) -> Path:
 
 def judge(classed: Path, truth: Path, **how: Any) -> Evaluation:
     return evaluate(
-        destination_store(classed / "out"), Request(truth, resampling=Resampling(200), **how)
+        destination_store(classed / "out"),
+        EvaluationRequest(truth, resampling=Resampling(200), **how),
     )
 
 
@@ -299,7 +301,9 @@ def test_groups_are_told_by_a_column_or_where_it_is_blank_by_nothing(
 
 
 def test_boxes_are_resampled_by_groups_too(found: Evaluation, made: Path) -> None:
-    request = Request(made / "truth.json", resampling=Resampling(50), group="0([0-9])[0-9].jpg")
+    request = EvaluationRequest(
+        made / "truth.json", resampling=Resampling(50), group="0([0-9])[0-9].jpg"
+    )
     grouped = evaluate(destination_store(made / "scored"), request)
     ours, single = (
         e.numbers["lesions"]["detection"]["all boxes"]["100"]["ap50"] for e in (grouped, found)
@@ -424,7 +428,10 @@ def test_a_class_that_is_to_be_apart_has_to_be_there(
     ):
         judge(classed, truth, apart=("rosacea", "rosacae"))
     with pytest.raises(UsageError, match="--apart acne: no such class; the pack has no classifier"):
-        evaluate(destination_store(made / "scored"), Request(made / "truth.json", apart=("acne",)))
+        evaluate(
+            destination_store(made / "scored"),
+            EvaluationRequest(made / "truth.json", apart=("acne",)),
+        )
 
 
 def test_every_counted_box_is_right_or_false_and_every_true_one_found_or_missed(

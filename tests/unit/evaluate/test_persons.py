@@ -12,7 +12,7 @@ from PIL import Image
 import skinbatch
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.evaluate.text import as_text
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, fake_pack: str) -> Path:
 
 
 def judge(made: Path, **how: object) -> Evaluation:
-    request = Request(made / "photos" / "labels.csv", resampling=Resampling(20), **how)  # type: ignore[arg-type]
+    request = EvaluationRequest(made / "photos" / "labels.csv", resampling=Resampling(20), **how)  # type: ignore[arg-type]
     return evaluate(destination_store(made / "scored"), request)
 
 
@@ -132,13 +132,13 @@ def test_a_field_of_the_source_tells_persons(tmp_path: Path, fake_pack: str) -> 
     for column in ("patient", "meta_patient"):
         found = evaluate(
             destination_store(tmp_path / "scored"),
-            Request(truth, resampling=Resampling(20), group=column),
+            EvaluationRequest(truth, resampling=Resampling(20), group=column),
         )
         assert found.about["groups"]["groups"] == 3
     with pytest.raises(
         UsageError, match=r"--group doctor: no column .* \(fields of the source: meta_patient\)"
     ):
-        evaluate(destination_store(tmp_path / "scored"), Request(truth, group="doctor"))
+        evaluate(destination_store(tmp_path / "scored"), EvaluationRequest(truth, group="doctor"))
 
 
 def test_what_cannot_be_compared_is_told(made: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from skinbatch.annotations.checks import check
 from skinbatch.annotations.problems import Kind
 from skinbatch.annotations.read import read_truth
 from skinbatch.evaluate.evaluation import evaluate
-from skinbatch.evaluate.request import Request
-from skinbatch.export.boxed import BoxedPhoto
+from skinbatch.evaluate.request import EvaluationRequest
+from skinbatch.export.boxed import ExportedPhoto
 from skinbatch.export.export import ExportRequest, export
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.reading import destination_store
@@ -25,7 +25,7 @@ from tests.unit.export.test_round_trips import written
 
 def test_boxes_have_their_scores_and_labels_come_first(tmp_path: Path) -> None:
     boxes = np.array([[1.5, 2, 4, 8]], np.float32)
-    scored = BoxedPhoto("sub/a.jpg", 20, 10, boxes, ("acne",), np.array([0.75], np.float32))
+    scored = ExportedPhoto("sub/a.jpg", 20, 10, boxes, ("acne",), np.array([0.75], np.float32))
     written(tmp_path / "out", "cvat", (scored,))
     root = ElementTree.parse(tmp_path / "out/annotations.xml").getroot()
     assert [node.tag for node in root] == ["version", "meta", "image"]
@@ -76,7 +76,7 @@ def test_annotations_drawn_on_smaller_copies_are_evaluated_at_the_size_of_the_ph
     truth = halved(tmp_path / "whole", tmp_path / "half")
     assert {(p.width, p.height) for p in read_truth(truth).photos} == {(48, 48)}
     store = destination_store(str(scored / "dest"))
-    found = evaluate(store, Request(truth, resampling=Resampling(0))).as_json()
+    found = evaluate(store, EvaluationRequest(truth, resampling=Resampling(0))).as_json()
     lesions = found["all"]["lesions"]
     assert (lesions["photos"], lesions["true_boxes"]) == (3, 9)
     assert lesions["detection"]["all boxes"]["100"]["ap50"]["value"] == pytest.approx(1)

@@ -13,7 +13,7 @@ import skinbatch
 from skinbatch.annotations.pairing import pair
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
-from skinbatch.export.boxed import BoxedPhoto, Prediction
+from skinbatch.export.boxed import ExportedPhoto, Prediction
 from skinbatch.export.export import ExportRequest, export
 from skinbatch.export.label_studio import CONFIG
 from tests.faces import face, jpeg, write_tree
@@ -161,7 +161,7 @@ def test_boxes_that_people_drew_are_the_annotation_beside_the_prediction(tmp_pat
     box = np.array([[1, 2, 3, 4]], np.float32)
     drawn = (np.array([[5, 6, 7, 8], [1, 1, 2, 2]], np.float32), ("scar", "acne"))
     prediction = Prediction("m", 0.25)
-    photo = BoxedPhoto(
+    photo = ExportedPhoto(
         "a.jpg", 10, 10, box, ("acne",), np.ones(1, np.float32), prediction=prediction, drawn=drawn
     )
     (found,) = written(tmp_path / "out", "label-studio", (photo,)).photos
@@ -174,7 +174,8 @@ def test_boxes_that_people_drew_are_the_annotation_beside_the_prediction(tmp_pat
 def test_many_tasks_are_divided_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skinbatch.export.label_studio._FILE_BYTES", 400)
     made = tuple(
-        BoxedPhoto(f"{n}.jpg", 9, 9, np.array([[1, 2, 3, 4]], np.float32), ("x",)) for n in range(7)
+        ExportedPhoto(f"{n}.jpg", 9, 9, np.array([[1, 2, 3, 4]], np.float32), ("x",))
+        for n in range(7)
     )
     truth = written(tmp_path / "out", "label-studio", made)
     assert [photo.name for photo in truth.photos] == [photo.name for photo in made]

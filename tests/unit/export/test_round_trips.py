@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.export import export as exporting
 from skinbatch.export.annotated import AnnotatedBoxes
-from skinbatch.export.boxed import BoxedPhoto
+from skinbatch.export.boxed import ExportedPhoto
 from skinbatch.export.export import WRITERS, ExportRequest, export
 from skinbatch.export.files import Files
 from skinbatch.storage.local import LocalStore
@@ -42,7 +42,7 @@ BOX = st.tuples(EDGE, EDGE, EDGE, EDGE).map(
 
 
 @st.composite
-def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
+def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[ExportedPhoto, ...]:
     names = draw(
         st.lists(
             st.builds("{}{}".format, NAME, st.sampled_from([".jpg", ".PNG", ""])),
@@ -59,7 +59,7 @@ def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
         size = draw(st.integers(1, 8000)), draw(st.integers(1, 8000))
         regions = draw(st.lists(BOX, max_size=3)) if crowds else []
         made.append(
-            BoxedPhoto(
+            ExportedPhoto(
                 name,
                 *size,
                 np.array(boxes, np.float32).reshape(-1, 4),
@@ -72,7 +72,7 @@ def photos(draw: st.DrawFn, crowds: bool = False) -> tuple[BoxedPhoto, ...]:
 
 
 def written(
-    folder: Path, form: str, made: tuple[BoxedPhoto, ...], class_names: tuple[str, ...] = ()
+    folder: Path, form: str, made: tuple[ExportedPhoto, ...], class_names: tuple[str, ...] = ()
 ) -> Truth:
     files = Files(LocalStore(folder))
     writer = WRITERS[form](files, class_names)
@@ -82,7 +82,7 @@ def written(
     return read_truth(folder)
 
 
-def same(truth: Truth, made: tuple[BoxedPhoto, ...], off: float = 0.0) -> None:
+def same(truth: Truth, made: tuple[ExportedPhoto, ...], off: float = 0.0) -> None:
     """Check that the boxes read back are those that were exported. off: pixels by which they may differ."""
     found = {p.name: p for p in truth.photos}
     assert sorted(found) == sorted(one.name for one in made)
@@ -97,7 +97,7 @@ def same(truth: Truth, made: tuple[BoxedPhoto, ...], off: float = 0.0) -> None:
 @given(made=photos())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_names_sizes_labels_and_boxes_come_back_as_they_were(
-    form: str, made: tuple[BoxedPhoto, ...]
+    form: str, made: tuple[ExportedPhoto, ...]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         truth = written(Path(folder, "out"), form, made)
@@ -108,7 +108,7 @@ def test_names_sizes_labels_and_boxes_come_back_as_they_were(
 @given(made=photos(), way=st.permutations(FORMATS))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_way_through_all_formats_loses_nothing(
-    made: tuple[BoxedPhoto, ...], way: tuple[str, ...]
+    made: tuple[ExportedPhoto, ...], way: tuple[str, ...]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "first")
@@ -128,7 +128,7 @@ def test_edges_of_a_detector_come_back_to_the_last_bit(tmp_path: Path, form: str
         boxes = rng.uniform(0, 1, (500, 4)).astype(np.float32) * np.float32(size[0])
         boxes[:100, 0], boxes[100:200, 2], boxes[200:210, 1] = 0, size[0], np.float32(1e-7)
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-        made.append(BoxedPhoto(f"{n}.jpg", *size, boxes, ("acne",) * 500))
+        made.append(ExportedPhoto(f"{n}.jpg", *size, boxes, ("acne",) * 500))
     same(written(tmp_path / "out", form, tuple(made)), tuple(made))
 
 
@@ -153,7 +153,7 @@ def test_names_that_no_file_can_have_come_back(tmp_path: Path, form: str) -> Non
         ".tmp-1.jpg",
     ]
     made = tuple(
-        BoxedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",))
+        ExportedPhoto(name, 9, 8, np.array([[1, 2, 3, n]], np.float32), ("x",))
         for n, name in enumerate(names, 2)
     )
     same(written(tmp_path / "out", form, made), made)
@@ -164,8 +164,8 @@ def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(
     tmp_path: Path, form: str
 ) -> None:
     made = (
-        BoxedPhoto("a.jpg", 10, 10, np.zeros((0, 4), np.float32), ()),
-        BoxedPhoto("b.jpg", 10, 10, np.array([[1, 2, 3, 4]], np.float32), ("pustule",)),
+        ExportedPhoto("a.jpg", 10, 10, np.zeros((0, 4), np.float32), ()),
+        ExportedPhoto("b.jpg", 10, 10, np.array([[1, 2, 3, 4]], np.float32), ("pustule",)),
     )
     truth = written(tmp_path / "out", form, made, ("pustule", "none", "no", "1"))
     same(truth, made)
@@ -177,7 +177,7 @@ def test_the_order_of_classes_is_kept_and_every_photo_has_an_entry(
 def test_sizes_that_nobody_knows_stay_unknown_and_formats_that_need_them_say_so(
     tmp_path: Path,
 ) -> None:
-    made = (BoxedPhoto("a.jpg", None, None, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
+    made = (ExportedPhoto("a.jpg", None, None, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
     same(written(tmp_path / "voc", "voc", made), made)
     same(written(tmp_path / "coco", "coco", made), made)
     for form in ("yolo", "label-studio", "cvat"):
@@ -186,7 +186,7 @@ def test_sizes_that_nobody_knows_stay_unknown_and_formats_that_need_them_say_so(
 
 
 def test_photos_that_lie_beside_the_export_are_found(tmp_path: Path) -> None:
-    made = (BoxedPhoto("sub/a.jpg", 200, 100, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
+    made = (ExportedPhoto("sub/a.jpg", 200, 100, np.array([[1, 2, 3, 4]], np.float32), ("x",)),)
     for form in FORMATS:
         place = "sub/a.jpg" if form == "voc" else "images/sub/a.jpg"
         truth = written(tmp_path / form, form, made)
@@ -209,10 +209,10 @@ def test_what_no_format_holds_is_refused_with_the_photos_name(
     boxes: list[list[float]], label: str, says: str
 ) -> None:
     with pytest.raises(UsageError, match=says):
-        BoxedPhoto("a.jpg", 9, 9, np.array(boxes, np.float32), (label,))
+        ExportedPhoto("a.jpg", 9, 9, np.array(boxes, np.float32), (label,))
     with pytest.raises(UsageError, match=says.replace("box 1", "crowd 1")):
         none = np.zeros((0, 4), np.float32)
-        BoxedPhoto(
+        ExportedPhoto(
             "a.jpg", 9, 9, none, (), crowd_boxes=np.array(boxes, np.float32), crowd_labels=(label,)
         )
 
@@ -285,7 +285,7 @@ def test_an_export_that_fails_on_the_way_leaves_nothing(
 
 
 def test_coco_is_what_other_tools_read(tmp_path: Path) -> None:
-    made = BoxedPhoto(
+    made = ExportedPhoto(
         "a.jpg",
         20,
         10,
@@ -351,7 +351,7 @@ def test_outlines_and_other_marks_are_counted_for_no_format_has_them(
 
 @given(made=photos(crowds=True))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_crowds_come_back_from_coco_as_they_were(made: tuple[BoxedPhoto, ...]) -> None:
+def test_crowds_come_back_from_coco_as_they_were(made: tuple[ExportedPhoto, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written(Path(folder, "out"), "coco", made)
         report = export(str(Path(folder, "out")), str(Path(folder, "again")), ExportRequest("coco"))
@@ -371,7 +371,9 @@ def test_crowds_come_back_from_coco_as_they_were(made: tuple[BoxedPhoto, ...]) -
 
 def test_crowds_are_marked_as_other_tools_mark_them(tmp_path: Path) -> None:
     boxes, region = np.array([[1, 2, 4, 8]], np.float32), np.array([[0, 0, 9.5, 9]], np.float32)
-    made = BoxedPhoto("a.jpg", 20, 10, boxes, ("acne",), crowd_boxes=region, crowd_labels=("scar",))
+    made = ExportedPhoto(
+        "a.jpg", 20, 10, boxes, ("acne",), crowd_boxes=region, crowd_labels=("scar",)
+    )
     written(tmp_path / "out", "coco", (made,))
     data = json.loads((tmp_path / "out/annotations.json").read_text())
     assert [

@@ -12,7 +12,7 @@ import pytest
 
 import skinbatch
 from jobs.bench_evaluate import generate
-from skinbatch.annotations.photos import Truth
+from skinbatch.annotations.annotated_photos import Truth
 from skinbatch.annotations.read import read_truth
 from skinbatch.cli import main as cli
 from skinbatch.errors import UsageError

@@ -8,7 +8,7 @@ from skinbatch.config import GradingSettings
 from skinbatch.grading.counting import Counts
 from skinbatch.grading.face import Face, find_face
 from skinbatch.grading.grade import Graded, grade
-from skinbatch.grading.masks import mask_rle
+from skinbatch.grading.run_lengths import mask_rle
 from skinbatch.grading.schemes import SCHEMES
 from skinbatch.types import Detections, View
 

@@ -27,9 +27,9 @@ from skinbatch.models.build import build
 from skinbatch.models.cache import cache_folder
 from skinbatch.models.checkpoint import _WAY_OUT
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
-from skinbatch.models.fetch import verify_origin
 from skinbatch.models.importing import Import
 from skinbatch.models.pack import Pack, load_pack, own_packs
+from skinbatch.models.pack_cache import verify_origin
 from tests.conftest import S3Server
 from tests.unit.models.support import classifier_weights, random_detector_state, segmenter_weights
 
@@ -554,8 +554,8 @@ def test_a_network_without_bounds_is_not_built(field: dict[str, Any], tmp_path: 
 def test_a_users_config_whose_parts_do_not_go_together_is_refused_with_what_mmdet_says(
     tmp_path: Path,
 ) -> None:
-    from skinbatch.models.detectors.mmdet.config import read_config
     from skinbatch.models.detectors.mmdet.detector import build_model
+    from skinbatch.models.detectors.mmdet.user_config import read_config
 
     config = tmp_path / "my.py"
     config.write_text(

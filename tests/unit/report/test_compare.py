@@ -19,7 +19,7 @@ from skinbatch.errors import UsageError
 from skinbatch.report.compare import _paired, compare
 from skinbatch.report.compare_page import as_text, compare_page
 from skinbatch.report.comparison import Comparison
-from skinbatch.report.persons import parse_group
+from skinbatch.report.person_groups import parse_group
 from tests.faces import face, png, write_tree
 
 

@@ -10,8 +10,8 @@ import skinbatch
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.report.group_figures import group_figures
-from skinbatch.report.persons import parse_group
-from skinbatch.report.report import Request, make_report
+from skinbatch.report.person_groups import parse_group
+from skinbatch.report.report import ReportRequest, make_report
 from skinbatch.runs.results import Results
 from tests.faces import face, png, write_tree
 
@@ -46,7 +46,7 @@ def test_persons_are_counted_and_numbers_have_intervals_over_them(results: Resul
     assert (title, value) == ("mean lesions per photo", f"{sum(counts) / 6:.3f}")
     low, high = map(float, interval.split(" to "))
     assert low < float(value) < high
-    page = make_report(results, Request(version="test", group=grouping), Config())
+    page = make_report(results, ReportRequest(version="test", group=grouping), Config())
     assert "By person" in page and interval in page
 
 

@@ -14,11 +14,11 @@ from jobs.bench_evaluate import generate
 from skinbatch.config import Config
 from skinbatch.errors import UsageError
 from skinbatch.grading.schemes import HAYASHI, Scheme
-from skinbatch.report.gather import gather
 from skinbatch.report.lookalikes import find_lookalikes
 from skinbatch.report.page import write_page
-from skinbatch.report.report import Request, make_report
+from skinbatch.report.report import ReportRequest, make_report
 from skinbatch.report.summary import LISTED
+from skinbatch.report.tally import gather
 from skinbatch.runs.destination import read_scoring
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.results import Results
@@ -34,7 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_the_page_refers_to_no_other_file(results: Results) -> None:
-    page = make_report(results, Request(), Config())
+    page = make_report(results, ReportRequest(), Config())
 
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
     assert "<script type=" not in page
@@ -45,15 +45,15 @@ def test_the_page_refers_to_no_other_file(results: Results) -> None:
 def test_the_page_does_not_grow_with_the_photos(results: Results, tmp_path: Path) -> None:
     generate(tmp_path / "scored", tmp_path / "truth.json", 3000, 20_000, np.random.default_rng(3))
 
-    few = make_report(results, Request(), Config())
-    many = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+    few = make_report(results, ReportRequest(), Config())
+    many = make_report(skinbatch.open(tmp_path / "scored"), ReportRequest(), Config())
 
     # Every list and plot has an upper limit. Larger numbers are a little longer.
     assert len(many) < 1.1 * len(few)
 
 
 def test_faces_are_shown_only_on_request(results: Results) -> None:
-    assert "data:image" not in make_report(results, Request(), Config())
+    assert "data:image" not in make_report(results, ReportRequest(), Config())
 
 
 def test_what_is_gathered_is_what_the_tables_hold(results: Results) -> None:
@@ -135,7 +135,9 @@ def test_another_disease_beside_many_lesions_is_where_detector_and_classifier_di
 def test_a_report_follows_the_grading(results: Results) -> None:
     done = regrade(results.store, threshold=0.7)
 
-    page = make_report(skinbatch.open(results.store.uri, grading=done.gid), Request(), Config())
+    page = make_report(
+        skinbatch.open(results.store.uri, grading=done.gid), ReportRequest(), Config()
+    )
 
     assert "hayashi, boxes from 0.7" in page
     assert f"<b>{done.grades['mild']}</b>" not in page or done.grades["mild"] == 300
@@ -147,7 +149,7 @@ def test_names_cannot_break_the_page(tmp_path: Path, fake_pack: str) -> None:
     write_tree(tmp_path / "photos", {name: b"\x89PN", "b.png": png(face(1))})
     skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
 
-    page = make_report(skinbatch.open(tmp_path / "scored"), Request(thumbnails=5), Config())
+    page = make_report(skinbatch.open(tmp_path / "scored"), ReportRequest(thumbnails=5), Config())
 
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
@@ -158,7 +160,7 @@ def test_a_photo_that_has_gone_since_gets_a_placeholder(tmp_path: Path, fake_pac
     skinbatch.score(tmp_path / "photos", tmp_path / "scored", pack=fake_pack, engine="local")
     (tmp_path / "photos/a.png").unlink()
 
-    page = make_report(skinbatch.open(tmp_path / "scored"), Request(thumbnails=5), Config())
+    page = make_report(skinbatch.open(tmp_path / "scored"), ReportRequest(thumbnails=5), Config())
 
     assert page.count("data:image/jpeg") == 1
     assert "has disappeared since `a.png` was scored" in page
@@ -173,7 +175,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     store.delete([done])
     images = skinbatch.open(tmp_path / "scored").images(["image_id"]).num_rows
 
-    page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+    page = make_report(skinbatch.open(tmp_path / "scored"), ReportRequest(), Config())
 
     assert f"the run has not finished: {images} of 20 photos are done, and 1 of " in page
     assert "These are the results so far; run the same <code>skinbatch score</code> again" in page
@@ -195,7 +197,7 @@ def test_a_damaged_record_of_a_run_costs_only_its_line(tmp_path: Path) -> None:
         b'{"fingerprint": "0123456789ab", "command": "skinbatch score x"}',
     )
 
-    page = make_report(skinbatch.open(tmp_path / "scored"), Request(), Config())
+    page = make_report(skinbatch.open(tmp_path / "scored"), ReportRequest(), Config())
 
     assert "A run is not shown below" in page
     assert "skinbatch score x" in page
@@ -219,7 +221,7 @@ def test_the_same_photo_in_another_size_is_a_near_duplicate(tmp_path: Path, fake
     (group,) = found.groups
     assert "t.tar/small.jpg" in group
     assert group[0] in ("a.png", "copy.png")
-    page = make_report(results, Request(look_alikes=True), Config())
+    page = make_report(results, ReportRequest(look_alikes=True), Config())
     assert "Near-duplicates: 2" in page
     assert "Copies: 2" in page
 

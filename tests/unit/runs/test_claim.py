@@ -12,8 +12,8 @@ import pytest
 from skinbatch.errors import ClaimError, NotFoundError
 from skinbatch.runs import layout
 from skinbatch.runs.claim import Claim
-from skinbatch.storage.base import ObjectInfo
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import ObjectInfo
 
 BEAT_S = 0.02
 

@@ -25,13 +25,13 @@ from skinbatch.runs.compact import Compacted
 from skinbatch.runs.compact import compact as compact_store
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.merged import read_part
-from skinbatch.runs.merging import Merger, Moved, Source, replace_stale, superfluous
+from skinbatch.runs.merging import MergeInput, Merger, Moved, replace_stale, superfluous
 from skinbatch.runs.regrade import regrade
 from skinbatch.runs.stub import Stub
 from skinbatch.scoring.reuse import read_file
 from skinbatch.storage.local import LocalStore
 from skinbatch.tables.parquet import read_metadata, read_parquet, write_parquet
-from skinbatch.types import DataFile, Part, Receipt
+from skinbatch.types import DataFile, MergedPart, Receipt
 from tests.faces import comparable
 
 
@@ -111,7 +111,7 @@ def test_each_units_table_is_a_row_group_with_the_metadata_of_its_file(
 
     for receipt in receipts_of(dest):
         for file, old in zip(receipt.files, before[receipt.unit_id].files, strict=True):
-            assert isinstance(file, Part) and file.original == old
+            assert isinstance(file, MergedPart) and file.original == old
             table = read_file(store, file)
             expected = read_parquet((made / old.path).read_bytes(), old.path)
             assert table.equals(expected)
@@ -122,7 +122,7 @@ def test_each_units_table_is_a_row_group_with_the_metadata_of_its_file(
 def test_some_columns_of_a_part_are_read_without_the_others(dest: Path) -> None:
     compact(dest)
     part = next(file for file in receipts_of(dest)[3].files if file.kind == "images")
-    assert isinstance(part, Part)
+    assert isinstance(part, MergedPart)
     table = read_part(destination_store(dest), part, ["status", "image_id", "no_such"])
     assert set(table.column_names) == {"status", "image_id"} and table.num_rows == part.rows
 
@@ -321,7 +321,7 @@ def merge(ledger: Ledger, stubs: Iterable[Stub], kind: str = "images") -> None:
     sources = []
     for stub in stubs:
         file = next(file for file in ledger.receipt(stub).files if file.kind == kind)
-        sources.append(Source.of_unit(stub, file))
+        sources.append(MergeInput.of_unit(stub, file))
     Merger(ledger.store, ledger.fingerprint).move(sources)
 
 
@@ -374,7 +374,7 @@ def test_a_byte_that_was_damaged_on_the_way_is_read_again(dest: Path) -> None:
 
     for receipt in receipts_of(dest):
         for file in receipt.files:
-            assert isinstance(file, Part)
+            assert isinstance(file, MergedPart)
             assert read_part(Noisy(dest), file).equals(read_part(LocalStore(dest), file))
 
 

@@ -10,7 +10,7 @@ from skinbatch.runs import layout, plan
 from skinbatch.runs.listed import amend, collect, replace_shards
 from skinbatch.runs.plan import PlanWriter
 from skinbatch.storage.local import LocalStore
-from skinbatch.types import ImageRef, Selection, ShardRef
+from skinbatch.types import ImageRef, MemberSelection, ShardRef
 from tests.unit.runs.support import FP, photos, write_plan
 
 TAR = ShardRef("a/one.tar", "/x/a/one.tar", "tar", 10_000, "7")
@@ -36,7 +36,7 @@ def test_a_plan_is_read_back_as_it_was_written(store: LocalStore) -> None:
 def test_what_is_wanted_of_an_archive_file_is_in_the_plan_and_makes_another_one(
     store: LocalStore,
 ) -> None:
-    chosen = replace(TAR, selection=Selection(("*.jpg",), ("*/b/*",), ("x",), alone=True))
+    chosen = replace(TAR, selection=MemberSelection(("*.jpg",), ("*/b/*",), ("x",), alone=True))
     first = writer(store).write(collect([TAR]), None, 0)
     second = writer(store).write(collect([chosen]), first, 0)
     assert second.name != first.name

@@ -11,8 +11,8 @@ import pytest
 
 from skinbatch.runs import layout
 from skinbatch.runs.record import RunLog, RunRecord
-from skinbatch.storage.base import ObjectInfo
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import ObjectInfo
 
 
 class Holding(LocalStore):

@@ -14,7 +14,7 @@ import skinbatch
 from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.errors import ClaimError, UsageError
 from skinbatch.evaluate.evaluation import evaluate
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.export.export import ExportRequest, export
 from skinbatch.grading.scheme_file import find_scheme
 from skinbatch.grading.schemes import SCHEMES, Scheme
@@ -24,7 +24,7 @@ from skinbatch.runs import gradings, layout
 from skinbatch.runs.claim import Claim
 from skinbatch.runs.regrade import Regraded, regrade
 from skinbatch.runs.verify import verify
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def test_evaluate_judges_the_counts_of_a_grading(
     regraded: tuple[Store, Regraded], tmp_path: Path
 ) -> None:
     store, done = regraded
-    request = Request(
+    request = EvaluationRequest(
         tmp_path / "truth.json", resampling=Resampling(0), thresholds=(0.6,), grading=done.gid
     )
 
@@ -329,5 +329,7 @@ def test_severities_are_not_judged_by_a_scheme_with_other_grades(
     with pytest.raises(
         UsageError, match="the truth has 4 severities, and the scheme 'iga-like' has 5 grades"
     ):
-        evaluate(store, Request(severities, grading=done.gid))
-    assert "grades" in evaluate(store, Request(severities, resampling=Resampling(0))).numbers
+        evaluate(store, EvaluationRequest(severities, grading=done.gid))
+    assert (
+        "grades" in evaluate(store, EvaluationRequest(severities, resampling=Resampling(0))).numbers
+    )

@@ -18,7 +18,7 @@ import skinbatch
 from skinbatch.config import parse_config
 from skinbatch.console import summary
 from skinbatch.engines.driver import drive
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.run import Run
 from skinbatch.engines.setup import prepare, prepare_again
 from skinbatch.errors import StoreError
@@ -28,9 +28,9 @@ from skinbatch.models.manifest import read_manifest, write_manifest
 from skinbatch.reading import destination_store
 from skinbatch.runs.compact import compact
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.report import RunReport
-from skinbatch.storage.base import Store
+from skinbatch.runs.run_report import RunReport
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import Store
 from skinbatch.tables.rows import result_of
 from tests.faces import face, jpeg, png, tar_bytes, write_tree
 from tests.faults.in_process import InProcessEngine
@@ -287,7 +287,7 @@ def test_stages_are_run_if_the_earlier_scoring_is_lost_in_between(
     seen.clear()
 
     config = parse_config({"pack": other, "engine": {"name": "local", "cpus_per_worker": 1.0}})
-    presenter = Silent()
+    presenter = SilentPresenter()
     run = Run(prepare(str(source), str(dest), config), presenter, "test")
     assert drive(run, InProcessEngine()).exit_code == 0
     assert seen["segmenter"] == seen["classifier"] > 0
@@ -310,7 +310,7 @@ def test_a_retry_takes_stages_too(
         assert score(source, dest, other, run={"max_failures": 1.0}).failed == 5
     seen.clear()
     config = parse_config({"engine": {"name": "local", "cpus_per_worker": 1.0}})
-    run = Run(prepare_again(str(dest), config, False), Silent(), "test")
+    run = Run(prepare_again(str(dest), config, False), SilentPresenter(), "test")
     report = drive(run, InProcessEngine(), retrying=True)
     assert dict(seen) == {"classifier": 5}
     assert_equal(dest, report, tmp_path / "full", right)

@@ -14,8 +14,8 @@ import pytest
 from skinbatch.errors import ForbiddenError
 from skinbatch.lookahead import ahead
 from skinbatch.storage import walk as walk_module
-from skinbatch.storage.base import TEMPORARY
 from skinbatch.storage.local import LocalStore
+from skinbatch.storage.store import TEMPORARY
 from skinbatch.storage.walk import Folder, walk
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinbatch.annotations.photos import AnnotatedPhoto
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 from skinbatch.train.annotated_boxes import network_sizes
 

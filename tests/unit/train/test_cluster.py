@@ -15,9 +15,9 @@ import torch.distributed as dist
 
 from skinbatch.errors import UsageError
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.fitting.checkpoint import load_checkpoint
 from skinbatch.train.fitting.cluster import on_workers
-from skinbatch.train.fitting.progress import Silent, TrainingProgress
+from skinbatch.train.fitting.progress import SilentProgress, TrainingProgress
+from skinbatch.train.fitting.saved_state import load_checkpoint
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import RunSection
@@ -38,13 +38,15 @@ def test_workers_know_each_other_and_the_first_ones_answer_and_progress_come_bac
 
 def test_what_is_wrong_on_a_worker_is_told_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="levle0_1"):
-        on_workers(partial(_refuse, tmp_path / "tries"), TWO, tmp_path, Silent())
+        on_workers(partial(_refuse, tmp_path / "tries"), TWO, tmp_path, SilentProgress())
     assert len(list((tmp_path / "tries").iterdir())) == 2  # once on each
 
 
 def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"run\.workers"):
-        on_workers(_sum_of_ranks, RunSection(device="cpu", workers=10_000), tmp_path, Silent())
+        on_workers(
+            _sum_of_ranks, RunSection(device="cpu", workers=10_000), tmp_path, SilentProgress()
+        )
 
 
 @pytest.mark.timeout(900)  # Ray Train waits before it starts workers again
@@ -139,7 +141,7 @@ def _train_with_one_death(recipe: Recipe, work: Path, progress: TrainingProgress
     return train_detector(recipe, work, progress)
 
 
-class _Noting(Silent):
+class _Noting(SilentProgress):
     def __init__(self, notes: list[str]) -> None:
         self._notes = notes
 

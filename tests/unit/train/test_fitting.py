@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from skinbatch.errors import UsageError
 from skinbatch.train.fitting import course, device
-from skinbatch.train.fitting.checkpoint import load_checkpoint, read_best
 from skinbatch.train.fitting.loop import FitPlan, Fitted, fit
 from skinbatch.train.fitting.optimiser import rate
-from skinbatch.train.fitting.progress import Silent, TrainingStep
+from skinbatch.train.fitting.progress import SilentProgress, TrainingStep
+from skinbatch.train.fitting.saved_state import load_checkpoint, read_best
 from skinbatch.train.photos.samples import Stream
 from skinbatch.train.recipe_sections import RunSection, ScheduleSection
 
@@ -90,7 +90,7 @@ def train(task: BrightnessTask, work: Path, **how: object) -> Fitted:
     schedule = ScheduleSection.model_validate(
         {"epochs": 12, "batch": 6, "lr": 0.02, "ema": 0.9, "warmup": 3} | how
     )
-    return fit(network(), task, FitPlan(schedule, RUN, 5, "recipe.toml"), work, Silent())
+    return fit(network(), task, FitPlan(schedule, RUN, 5, "recipe.toml"), work, SilentProgress())
 
 
 def learned(fitted: Fitted) -> list[dict[str, float]]:
@@ -130,7 +130,7 @@ def test_bf16_is_used_where_the_processor_has_it_and_learns_as_well(
     schedule = ScheduleSection(epochs=12, batch=6, lr=0.02, ema=0.9, warmup=3)
     run = RUN.model_copy(update={"precision": "bf16"})
     plan = FitPlan(schedule, run, 5, "recipe.toml")
-    fitted = fit(network(), Watched(), plan, tmp_path, Silent())
+    fitted = fit(network(), Watched(), plan, tmp_path, SilentProgress())
 
     assert types == {torch.bfloat16 if has_bf16 else torch.float32}
     assert fitted.curve[-1]["loss"] < fitted.curve[0]["loss"] / 3
@@ -218,7 +218,7 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
             BrightnessTask(),
             plan,
             tmp_path,
-            Silent(),
+            SilentProgress(),
         )
 
 
@@ -233,7 +233,7 @@ def test_frozen_layers_keep_weights_and_running_statistics(tmp_path: Path) -> No
     frozen[0].requires_grad_(False)  # type: ignore[index]
     frozen[1].requires_grad_(False)  # type: ignore[index]
     plan = FitPlan(ScheduleSection(epochs=3, batch=6, lr=0.02), RUN, 5, "recipe.toml")
-    fitted = fit(frozen, BrightnessTask(), plan, tmp_path, Silent())
+    fitted = fit(frozen, BrightnessTask(), plan, tmp_path, SilentProgress())
     changed = {
         name for name, value in fitted.weights.items() if not torch.equal(value, before[name])
     }
@@ -241,7 +241,7 @@ def test_frozen_layers_keep_weights_and_running_statistics(tmp_path: Path) -> No
 
 
 def test_steps_and_evaluations_are_told(tmp_path: Path) -> None:
-    class Heard(Silent):
+    class Heard(SilentProgress):
         def __init__(self) -> None:
             self.steps: list[TrainingStep] = []
             self.points: list[Mapping[str, float]] = []

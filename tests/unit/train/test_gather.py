@@ -12,7 +12,7 @@ from PIL import Image
 from skinbatch.annotations.problems import Kind
 from skinbatch.errors import UsageError
 from skinbatch.models.architectures import StageName
-from skinbatch.train.photos.gather import Gathered, gather
+from skinbatch.train.photos.gather import GatheredPhotos, gather
 from skinbatch.train.photos.groups import describe_groups, problems_of_groups
 from skinbatch.train.recipe_data import DataSection
 
@@ -40,7 +40,7 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def gathered(folder: Path, stage: StageName = "classifier", **data: Any) -> Gathered:
+def gathered(folder: Path, stage: StageName = "classifier", **data: Any) -> GatheredPhotos:
     data = {"train": [{"truth": str(folder / "derm")}], "valid_share": 0.2} | data
     section = DataSection.model_validate(data, strict=False)
     return gather(section, stage, CLASSES, 0, where=folder / "recipe.toml")

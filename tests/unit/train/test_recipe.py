@@ -9,7 +9,7 @@ import pytest
 import skinbatch
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.stages import ClassifierStage, SegmenterStage
-from skinbatch.train.fitting.parts import parts_of
+from skinbatch.train.fitting.recipe_parts import parts_of
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.shipped import find_recipe, headline, shipped_recipes

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import ModelOutputError, PackError, UsageError
-from skinbatch.models.base import InputKind
-from skinbatch.models.detectors.mmdet.config import model_config
-from skinbatch.models.detectors.mmdet.network import run_with
+from skinbatch.models.detectors.mmdet.allowed_types import THREADS_SHARE
+from skinbatch.models.detectors.mmdet.feature_maps import run_with
 from skinbatch.models.detectors.mmdet.register import register
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
-from skinbatch.models.detectors.mmdet.types import THREADS_SHARE
+from skinbatch.models.detectors.mmdet.user_config import model_config
 from skinbatch.models.folding import example, fold_batch_norms
 from skinbatch.models.preprocess import channel_table, look_up
-from skinbatch.models.runtime.base import Precision, Runtime
+from skinbatch.models.protocols import InputKind
+from skinbatch.models.runtime.runtime import Precision, Runtime
 from skinbatch.models.weights import load_weights
 from skinbatch.types import Detections
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError, UsageError
-from skinbatch.models.base import Detector
 from skinbatch.models.detectors.mmdet.spec import Anchors, DetectorSpec, ModelConfig
 from skinbatch.models.family import BuildOptions, Family, ImportedFile
 from skinbatch.models.findings import ASSUMED, Recognised
 from skinbatch.models.manifest import DETECTOR_CONFIG
+from skinbatch.models.protocols import Detector
 from skinbatch.models.stages import DetectorStage
 
 
@@ -118,7 +118,7 @@ def _keep_config(path: Path, directory: Path) -> tuple[ModelConfig, dict[str, An
 
     Returns the model, and the stage's fields that follow from the config.
     """
-    from skinbatch.models.detectors.mmdet.config import read_config
+    from skinbatch.models.detectors.mmdet.user_config import read_config
 
     model, fields = read_config(path)
     text = json.dumps(model, indent=1, sort_keys=True)

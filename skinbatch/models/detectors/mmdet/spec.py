@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skinbatch.errors import UsageError
-from skinbatch.models.base import InputKind
+from skinbatch.models.protocols import InputKind
 
 ModelConfig = dict[str, Any]
 Size = tuple[float, float]

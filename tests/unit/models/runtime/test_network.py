@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from skinbatch.models.runtime import kept, network
-from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.network import Network, prepare
+from skinbatch.models.runtime.runtime import Runtime
 
 pytest.importorskip("openvino")
 

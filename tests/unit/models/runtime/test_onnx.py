@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from skinbatch.models.runtime.base import Runtime
 from skinbatch.models.runtime.onnx import Arrays, RunOnnx, prepare_onnx
+from skinbatch.models.runtime.runtime import Runtime
 
 pytest.importorskip("openvino")
 onnxruntime = pytest.importorskip("onnxruntime")

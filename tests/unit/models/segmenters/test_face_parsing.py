@@ -18,9 +18,9 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import PackError
 from skinbatch.grading.face import find_face
 from skinbatch.models.architectures import ARCHITECTURES
-from skinbatch.models.base import Segmenter
 from skinbatch.models.build import build_segmenter
 from skinbatch.models.families import defaults_of
+from skinbatch.models.protocols import Segmenter
 from skinbatch.models.segmenters.bisenet import AUXILIARY, BiSeNet
 from skinbatch.models.segmenters.face_parsing import (
     CELEBAMASK_HQ,

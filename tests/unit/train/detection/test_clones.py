@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skinbatch.models.base import InputKind
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.protocols import InputKind
 from skinbatch.train.detection.blends import WAYS, blend
 from skinbatch.train.detection.clone_trial import (
     SeenFace,
@@ -25,11 +25,11 @@ from skinbatch.train.detection.clone_trial import (
 )
 from skinbatch.train.detection.clones import Cloner
 from skinbatch.train.detection.crops import Changes, Sample, draw
+from skinbatch.train.detection.lesion_shares import as_lines, shares
 from skinbatch.train.detection.loader import Order, TrainingInputs
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
-from skinbatch.train.detection.shares import as_lines, shares
+from skinbatch.train.detection.scaled_photos import NO_BOXES, NO_LABELS, BoxedPhoto, ScaledPhotos
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import AugmentSection, CloneSection
@@ -284,7 +284,7 @@ def test_skin_that_was_found_is_not_looked_for_again(
         faces.find_skin(stored, [False], pack, False, "cpu", kept)
 
 
-class Noting(Silent):
+class Noting(SilentProgress):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -298,7 +298,7 @@ def test_a_training_with_clones_tells_the_shares_and_judges_by_cloned_faces(
     def all_skin(photos: Sequence[StoredPhoto], *_: object) -> list[tuple[StoredPhoto, bytes]]:
         return [(photo, ALL_SKIN) for photo in photos]
 
-    monkeypatch.setattr("skinbatch.train.detection.data.find_skin", all_skin)
+    monkeypatch.setattr("skinbatch.train.detection.detection_data.find_skin", all_skin)
     recipe = write_spotted(tmp_path, photos=12, clear=10)
     text = recipe.read_text(encoding="utf-8").replace(
         "epochs = 6\nevaluate_every = 2", "epochs = 1"

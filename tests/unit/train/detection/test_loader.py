@@ -11,7 +11,7 @@ import torch
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.train.detection.crops import Changes
 from skinbatch.train.detection.loader import Order, TrainingInputs, loader
-from skinbatch.train.detection.photos import BoxedPhoto, ScaledPhotos
+from skinbatch.train.detection.scaled_photos import BoxedPhoto, ScaledPhotos
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_sections import AugmentSection
 from tests.unit.train.detection.spotted import write_spotted

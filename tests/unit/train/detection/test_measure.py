@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinbatch.train.detection.measure import by_source
-from skinbatch.train.detection.photos import BoxedPhoto
+from skinbatch.train.detection.scaled_photos import BoxedPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.types import Detections
 

@@ -27,7 +27,7 @@ from skinbatch.models.detectors.mmdet.family import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.train.detection.batches import BEYOND, changes_of
 from skinbatch.train.detection.training import train_detector
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 from skinbatch.train.photos.photo_store import read_photo
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import AugmentSection
@@ -66,7 +66,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(recipe: Path) -> TrainedStage:
     """Train without interruption."""
-    return train_detector(read_recipe(recipe), recipe.parent / "work", Silent())
+    return train_detector(read_recipe(recipe), recipe.parent / "work", SilentProgress())
 
 
 def test_the_loss_falls_and_spots_are_found(trained: TrainedStage) -> None:
@@ -140,7 +140,7 @@ def test_what_it_leaves_is_a_stage_of_a_pack_with_the_scores_that_it_tells(
 
 
 def test_once_over_it_is_over(recipe: Path, trained: TrainedStage) -> None:
-    again = train_detector(read_recipe(recipe), recipe.parent / "work", Silent())
+    again = train_detector(read_recipe(recipe), recipe.parent / "work", SilentProgress())
     assert again.steps == trained.steps == 66
     assert again.curve == trained.curve
     assert again.stopped == trained.stopped == "the schedule was over"
@@ -170,7 +170,7 @@ def test_anchors_are_fitted_and_a_frozen_backbone_stays_as_it_was(
     recipe: Path, tmp_path: Path
 ) -> None:
     first = _changed(recipe, tmp_path, TWO_STAGES)
-    begun = train_detector(read_recipe(first), tmp_path / "begun", Silent())
+    begun = train_detector(read_recipe(first), tmp_path / "begun", SilentProgress())
     sizes = begun.fields["anchors"]["sizes"]
     assert len(sizes) == 4 and all(8 < side < 22 for size in sizes for side in size)
     text = first.read_text().replace(
@@ -202,7 +202,7 @@ def test_a_head_that_starts_anew_over_a_known_backbone_expects_boxes_of_the_lesi
              "bgr = false": 'bgr = false\nweights = "backbone.pth"'}  # fmt: skip
     begun = load_file(
         train_detector(
-            read_recipe(_changed(recipe, tmp_path, still)), tmp_path / "begun", Silent()
+            read_recipe(_changed(recipe, tmp_path, still)), tmp_path / "begun", SilentProgress()
         ).weights
     )
     assert torch.equal(
@@ -240,7 +240,7 @@ OWN_MODEL = {
 def test_a_users_own_mmdet_config_is_trained(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(USERS_OWN)
     trained = train_detector(
-        read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent()
+        read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", SilentProgress()
     )
     assert (
         trained.config is not None and json.loads(trained.config.read_text())["type"] == "RetinaNet"
@@ -253,7 +253,7 @@ def test_one_that_cannot_be_trained_is_named(recipe: Path, tmp_path: Path) -> No
     (tmp_path / "own.py").write_text(USERS_OWN.replace("allowed_border=-1, ", ""))
     with pytest.raises(UsageError, match=r"own\.py.*allowed_border.*train_cfg"):
         train_detector(
-            read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", Silent()
+            read_recipe(_changed(recipe, tmp_path, OWN_MODEL)), tmp_path / "work", SilentProgress()
         )
 
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_trained_is_refused_by_the_settings_name(
 ) -> None:
     path = _changed(recipe, tmp_path, changes)
     with pytest.raises(UsageError, match=complaint):
-        train_detector(read_recipe(path), tmp_path / "work", Silent())
+        train_detector(read_recipe(path), tmp_path / "work", SilentProgress())
 
 
 @pytest.mark.slow
@@ -288,7 +288,7 @@ def test_every_architecture_is_trained(tmp_path: Path, arch: str) -> None:
     text = path.read_text().replace("epochs = 6", "iterations = 2").replace("crop = 0.5\n", "")
     model = f'[model]\narch = "{arch}"\nclasses = ["acne"]\nsize = 128\n{fields}\n'
     path.write_text(text[: text.index("[model]")] + model + text[text.index("[data]") :])
-    trained = train_detector(read_recipe(path), tmp_path / "work", Silent())
+    trained = train_detector(read_recipe(path), tmp_path / "work", SilentProgress())
     assert trained.steps == 2 and np.isfinite(trained.curve[-1]["loss"])
     stage = DetectorStage.model_validate_json(json.dumps({**trained.fields, "sha256": "0" * 64}))
     assert (
@@ -301,7 +301,7 @@ def test_every_architecture_is_trained(tmp_path: Path, arch: str) -> None:
     )
 
 
-class _Noting(Silent):
+class _Noting(SilentProgress):
     def __init__(self, notes: list[str]) -> None:
         self._notes = notes
 

@@ -15,10 +15,10 @@ from skinbatch.config import ModelSettings
 from skinbatch.errors import UsageError
 from skinbatch.models.architectures import ARCHITECTURES
 from skinbatch.models.build import build_detector
-from skinbatch.models.detectors.mmdet.config import model_config, read_config
 from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector, build_model, metainfo
 from skinbatch.models.detectors.mmdet.spec import Anchors, DetectorSpec
+from skinbatch.models.detectors.mmdet.user_config import model_config, read_config
 from skinbatch.models.manifest import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_tensors

@@ -15,7 +15,7 @@ from skinbatch.train.fitting.device import choose_device
 from skinbatch.train.fitting.loop import FitPlan, Fitted, Task, fit
 from skinbatch.train.fitting.progress import TrainingProgress
 from skinbatch.train.fitting.start import freeze_backbone, read_start, start_from
-from skinbatch.train.photos.gather import Gathered, gather
+from skinbatch.train.photos.gather import GatheredPhotos, gather
 from skinbatch.train.recipe import Recipe
 from skinbatch.train.recipe_data import DataSection
 from skinbatch.train.recipe_sections import ScheduleSection
@@ -56,7 +56,7 @@ class Trained:
 
 
 # Builds the network as it starts, and what it is to learn.
-Prepare = Callable[[RecipePart, Gathered], tuple[nn.Module, Task]]
+Prepare = Callable[[RecipePart, GatheredPhotos], tuple[nn.Module, Task]]
 
 
 def parts_of(recipe: Recipe) -> list[RecipePart]:
@@ -77,7 +77,7 @@ def parts_of(recipe: Recipe) -> list[RecipePart]:
     return [*parts, RecipePart("", stage, recipe.data, recipe.schedule, seed)]
 
 
-def gather_part(recipe: Recipe, part: RecipePart) -> Gathered:
+def gather_part(recipe: Recipe, part: RecipePart) -> GatheredPhotos:
     """Gather the photos of one training. Raises UsageError as gather does."""
     where, classes = recipe.file, part.stage.classes
     return gather(

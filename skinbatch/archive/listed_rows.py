@@ -23,8 +23,8 @@ from skinbatch.archive.sniff import has_photos, hash_of, skip_label
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
 from skinbatch.lookahead import ahead
-from skinbatch.storage.base import ObjectInfo, Store
 from skinbatch.storage.locate import Locator, is_s3, local_path, split_s3
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import ImageRef, ShardRef
 
 _THREADS = 16

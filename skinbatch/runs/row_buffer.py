@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skinbatch.runs.grouping import key_hash
+from skinbatch.runs.hash_groups import key_hash
 from skinbatch.runs.spill import Place, Spill
 
 # Most photos that are kept in memory. More are divided by the leading bits of their hashes, so that
@@ -19,7 +19,7 @@ _BITS = 6
 _AT_ONCE = 50_000
 
 
-class Gathered:
+class RowBuffer:
     """Gather rows with a column image_id: in memory, or in a temporary file if they are many."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -65,15 +65,15 @@ class Gathered:
 def gathered(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> tuple[pa.Table, Callable[[], None]]:
-    """Return the rows of all batches as Gathered.table does."""
-    rows = Gathered(schema)
+    """Return the rows of all batches as RowBuffer.table does."""
+    rows = RowBuffer(schema)
     for batch in batches:
         rows.add(batch)
     return rows.table()
 
 
 def hashes_of(photos: pa.Table, forget: Callable[[], None] = lambda: None) -> NDArray[np.uint64]:
-    """Return (N,) the hashes by which photos are grouped. forget: as in Gathered.table."""
+    """Return (N,) the hashes by which photos are grouped. forget: as in RowBuffer.table."""
     hashes = np.empty(photos.num_rows, np.uint64)
     first = 0
     for batch in photos.select(["image_id"]).to_batches(max_chunksize=_AT_ONCE):

@@ -17,8 +17,8 @@ from skinbatch.config import StorageSettings
 from skinbatch.errors import NotFoundError, PackError
 from skinbatch.models.cache import cache_folder
 from skinbatch.models.manifest import FILENAME, TEXTS, read_manifest
-from skinbatch.storage.base import Store
 from skinbatch.storage.locate import open_store
+from skinbatch.storage.store import Store
 
 _CHUNK = 1 << 20
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinbatch.grading.masks import label_map_of, mask_rle
+from skinbatch.grading.run_lengths import label_map_of, mask_rle
 
 CLASSES = ("background", "skin", "nose")
 SIDES = st.integers(1, 40)

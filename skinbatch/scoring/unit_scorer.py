@@ -19,8 +19,8 @@ import pyarrow as pa
 import torch
 
 from skinbatch.archive.members import unnamed_ref
-from skinbatch.archive.reading import Reading
-from skinbatch.archive.unit import UnitReader, read_unit
+from skinbatch.archive.read_times import Reading
+from skinbatch.archive.unit_reader import UnitReader, read_unit
 from skinbatch.errors import (
     ChangedError,
     ForbiddenError,

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skinbatch.errors import UsageError, needs_extra
-from skinbatch.models.base import Classifier
 from skinbatch.models.classifiers.classifier import ClassifierSpec
 from skinbatch.models.preprocess import pad_to_square
+from skinbatch.models.protocols import Classifier
 
 with needs_extra("explain"):
     from captum.attr import GuidedBackprop, LayerGradCam

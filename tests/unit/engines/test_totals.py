@@ -5,7 +5,7 @@ from __future__ import annotations
 from skinbatch.config import RunSettings
 from skinbatch.engines.events import Tick, UnitCommitted, UnitHalved
 from skinbatch.engines.presenter import RunProgress
-from skinbatch.engines.progress import Before, Totals
+from skinbatch.engines.totals import Before, Totals
 from skinbatch.scoring.assignment import Assignment, UnitDone
 from skinbatch.types import ImageRef, WorkUnit
 

@@ -35,7 +35,7 @@ class DamagedError(Exception):
     """Report a file that contradicts itself, or that has more parts than any photo."""
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """Locate a part of a file: its name, and its bytes from `start` to `end`, header included."""
 
     name: bytes
@@ -49,7 +49,7 @@ def ends_after(data: bytes, end: int, what: str) -> None:
         raise CutError(f"{what} ends at byte {end:,}, the file at {len(data):,}")
 
 
-def jpeg_segments(data: bytes) -> Iterator[Part]:
+def jpeg_segments(data: bytes) -> Iterator[FilePart]:
     """Yield the segments of a JPEG up to its first scan, which is last and ends with the file.
 
     name: the marker, one byte. Bytes between two segments are skipped as libjpeg does: any other
@@ -71,7 +71,7 @@ def jpeg_segments(data: bytes) -> Iterator[Part]:
         if marker == END_OF_IMAGE:
             raise CutError("ends before any picture data")
         if marker == START_OF_SCAN:
-            yield Part(bytes([marker]), start, len(data))
+            yield FilePart(bytes([marker]), start, len(data))
             return
         if marker not in _ALONE:
             ends_after(data, at + 2, "header")
@@ -80,11 +80,11 @@ def jpeg_segments(data: bytes) -> Iterator[Part]:
                 raise DamagedError(f"segment of {length} bytes at byte {start}")
             at += length
             ends_after(data, at, "header")
-        yield Part(bytes([marker]), start, at)
+        yield FilePart(bytes([marker]), start, at)
     raise DamagedError(f"more than {MOST_PARTS:,} segments")
 
 
-def png_chunks(data: bytes) -> Iterator[Part]:
+def png_chunks(data: bytes) -> Iterator[FilePart]:
     """Yield the chunks of a PNG up to its IEND. Raises CutError and DamagedError."""
     at = 8
     for _ in range(MOST_PARTS):
@@ -93,7 +93,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
         if not name.isalpha():
             raise DamagedError(f"no chunk at byte {at}")
         ends_after(data, end, f"chunk {name.decode('ascii', 'replace')}")
-        yield Part(name, at, end)
+        yield FilePart(name, at, end)
         if name == b"IEND":
             return
         at = end
@@ -102,7 +102,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
     raise DamagedError(f"more than {MOST_PARTS:,} chunks")
 
 
-def webp_chunks(data: bytes) -> Iterator[Part]:
+def webp_chunks(data: bytes) -> Iterator[FilePart]:
     """Yield the complete chunks of a WebP."""
     at = 12
     for _ in range(MOST_PARTS):
@@ -112,11 +112,11 @@ def webp_chunks(data: bytes) -> Iterator[Part]:
         end = at + 8 + length
         if end > len(data):
             return
-        yield Part(data[at : at + 4], at, end)
+        yield FilePart(data[at : at + 4], at, end)
         at = end + length % 2
 
 
-def gif_blocks(data: bytes) -> Iterator[Part]:
+def gif_blocks(data: bytes) -> Iterator[FilePart]:
     """Yield the blocks of a GIF up to its trailer.
 
     They are named by their introducer, `!` for extensions and `,` for images. Bytes that begin no
@@ -147,7 +147,7 @@ def gif_blocks(data: bytes) -> Iterator[Part]:
         blocks += 1
         if blocks > _MOST_BLOCKS:
             raise DamagedError(f"more than {_MOST_BLOCKS:,} blocks")
-        yield Part(introducer, start, at)
+        yield FilePart(introducer, start, at)
 
 
 def gif_palette_bytes(flags: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skinbatch.runs.grouping import first_bits, key_hash, split, target_size
+from skinbatch.runs.hash_groups import first_bits, key_hash, split, target_size
 
 
 def hashes(n: int) -> NDArray[np.uint64]:

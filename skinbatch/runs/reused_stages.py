@@ -10,7 +10,7 @@ from typing import Any
 from skinbatch.errors import UsageError
 from skinbatch.runs import destination, snapshot
 from skinbatch.runs.destination import Scoring
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import prob_columns
 
 SEGMENTER, DETECTOR = "segmenter", "detector"

@@ -15,9 +15,15 @@ from skinbatch.errors import UsageError
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
 from skinbatch.models.pack import Pack
 from skinbatch.train.detection.crops import Boxes, Labels
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, SMALLEST, BoxedPhoto, large_enough
+from skinbatch.train.detection.scaled_photos import (
+    NO_BOXES,
+    NO_LABELS,
+    SMALLEST,
+    BoxedPhoto,
+    large_enough,
+)
 from skinbatch.train.photos.faces import cut_faces, find_skin
-from skinbatch.train.photos.gather import Gathered, truth_class
+from skinbatch.train.photos.gather import GatheredPhotos, truth_class
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_data import DataSection
@@ -69,7 +75,7 @@ class Faces:
 
 
 def boxed(
-    gathered: Gathered,
+    gathered: GatheredPhotos,
     data: DataSection,
     classes: Sequence[str],
     faces: Faces,

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.masks import CLASSES
-from skinbatch.annotations.photos import AnnotatedPhoto, Truth
 from skinbatch.annotations.tree import Tree
 from skinbatch.errors import UsageError
 

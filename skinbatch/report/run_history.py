@@ -51,7 +51,7 @@ _UNKNOWN: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunHistory:
     """Hold the runs of a scoring.
 
     runs: their records, oldest first. seconds: part of a worker's time -> seconds, over all runs.
@@ -68,7 +68,7 @@ class Course:
     photos_per_second: tuple[float, ...]
 
 
-def read_course(results: Results, prices: PriceSettings) -> Course:
+def read_course(results: Results, prices: PriceSettings) -> RunHistory:
     """Read the records of all runs of the results' scoring.
 
     prices: for what each run cost; if none is set, those of its own settings.
@@ -91,7 +91,7 @@ def read_course(results: Results, prices: PriceSettings) -> Course:
 
     minutes, rates = _throughput(results, runs)
     spent = {part: seconds[part] for part in PARTS if seconds[part]}
-    return Course(tuple(runs), spent, machines, tuple(notes), minutes, rates)
+    return RunHistory(tuple(runs), spent, machines, tuple(notes), minutes, rates)
 
 
 def _cost(record: Mapping[str, Any], prices: PriceSettings) -> Mapping[str, str]:

@@ -13,15 +13,15 @@ import skinbatch
 from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.config import ModelSettings
 from skinbatch.evaluate.evaluation import evaluate
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.models.detectors.mmdet.family import detector_spec
 from skinbatch.models.stages import DetectorStage
 from skinbatch.reading import destination_store
-from skinbatch.train.detection.data import DetectionData, Faces, boxed
-from skinbatch.train.detection.photos import NO_BOXES, NO_LABELS, BoxedPhoto
-from skinbatch.train.detection.scores import Scored
-from skinbatch.train.fitting.parts import gather_part, parts_of
+from skinbatch.train.detection.detection_data import DetectionData, Faces, boxed
+from skinbatch.train.detection.scaled_photos import NO_BOXES, NO_LABELS, BoxedPhoto
+from skinbatch.train.detection.scores import DetectedPhotos
+from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photos.photo_store import StoredPhoto
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.types import Detections
@@ -92,10 +92,10 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(tmp_path: Path) -> 
         np.array([0.9, 0.8, 0.7], np.float32),
         np.zeros(3, np.int64),
     )
-    assert Scored.of(photos, [found]).ap50() == pytest.approx(1)
+    assert DetectedPhotos.of(photos, [found]).ap50() == pytest.approx(1)
     alone = [replace(p, crowds=NO_BOXES, crowd_labels=NO_LABELS) for p in photos]
-    assert Scored.of(alone, [found]).ap50() == pytest.approx(1 / 3)
-    ap, *_ = Scored.of(photos, [found]).metrics(0.5, ("acne",))
+    assert DetectedPhotos.of(alone, [found]).ap50() == pytest.approx(1 / 3)
+    ap, *_ = DetectedPhotos.of(photos, [found]).metrics(0.5, ("acne",))
     assert ap.name == "AP50" and ap.value == pytest.approx(1)
 
 
@@ -134,8 +134,10 @@ def test_crowds_are_left_out_where_evaluate_leaves_them_out(tmp_path: Path) -> N
         )
         for rows in found
     ]
-    ours = {(m.name, m.of): m.value for m in Scored.of(photos, detections).metrics(0.3, CLASSES)}
-    request = Request(tmp_path / "valid", names={"hair": ""}, resampling=Resampling(0))
+    ours = {
+        (m.name, m.of): m.value for m in DetectedPhotos.of(photos, detections).metrics(0.3, CLASSES)
+    }
+    request = EvaluationRequest(tmp_path / "valid", names={"hair": ""}, resampling=Resampling(0))
     numbers = evaluate(destination_store(tmp_path / "scored"), request).numbers["lesions"]
     assert ours["AP50", ""] == pytest.approx(
         numbers["detection"]["all boxes"]["500"]["ap50"].value, abs=1e-6
@@ -154,6 +156,6 @@ def test_photos_that_are_called_alike_in_two_sources_are_resampled_apart() -> No
         for group, file in files
     ]
     nothing = Detections(NO_BOXES, np.zeros(0, np.float32), NO_LABELS)
-    groups = Scored.of(photos, [nothing] * 3)._groups()
+    groups = DetectedPhotos.of(photos, [nothing] * 3)._groups()
     assert groups is not None
     assert len(set(groups.tolist())) == 3

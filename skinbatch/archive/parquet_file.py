@@ -19,7 +19,7 @@ from skinbatch.archive.ranged import RangedFile
 from skinbatch.archive.sampling import Sampler, sample_apart, sample_here
 from skinbatch.archive.sidecars import Texts, flat_meta
 from skinbatch.errors import DiskError, SkinbatchError, memory_is_full
-from skinbatch.storage.base import ObjectInfo, Store
+from skinbatch.storage.store import ObjectInfo, Store
 from skinbatch.types import Fetched, ImageRef, ShardRef, Status
 
 _MAGIC = b"PAR1"

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from skinbatch.models.runtime.base import Precision, Runtime
 from skinbatch.models.runtime.network import Network, Run, prepare
+from skinbatch.models.runtime.runtime import Precision, Runtime
 
 # Height and width of the example for models that read photos of any size.
 _EXAMPLE = (256, 256)

@@ -35,7 +35,7 @@ from skinbatch.console import presenter_of, summary
 from skinbatch.engines.terminal import TerminalPresenter
 from skinbatch.errors import SkinbatchError
 from skinbatch.redact import redacted
-from skinbatch.runs.report import RunReport
+from skinbatch.runs.run_report import RunReport
 
 # Number of open units that the JSON result names. `skinbatch status --json` names all.
 _MOST_NAMED = 10

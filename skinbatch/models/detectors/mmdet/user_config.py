@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 from skinbatch.errors import PackError, UsageError
 from skinbatch.models.architectures import ARCHITECTURES, ENLARGES
+from skinbatch.models.detectors.mmdet.allowed_types import SCOPES, checked
 from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.detectors.mmdet.register import register
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec, ModelConfig
-from skinbatch.models.detectors.mmdet.types import SCOPES, checked
 
 LOADERS = ("test_dataloader", "val_dataloader")
 READ_AS_USUAL = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")

@@ -16,10 +16,10 @@ import torch
 from skinbatch.config import ModelSettings
 from skinbatch.errors import ModelOutputError, PackError
 from skinbatch.models.build import build_detector
-from skinbatch.models.detectors.mmdet.config import read_config, with_settings
 from skinbatch.models.detectors.mmdet.config_file import read_file
 from skinbatch.models.detectors.mmdet.detector import MMDetDetector, at_network_scale, build_model
 from skinbatch.models.detectors.mmdet.spec import DetectorSpec
+from skinbatch.models.detectors.mmdet.user_config import read_config, with_settings
 from skinbatch.models.manifest import DETECTOR_CONFIG
 from skinbatch.models.stages import DetectorStage
 from skinbatch.models.weights import save_weights

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.pairing import pair_photos
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.annotations.read import read_truth
 from skinbatch.errors import UsageError
 from skinbatch.evaluate.evaluation import DISEASES, GRADES, LESIONS, REGIONS, Evaluation, evaluate
 from skinbatch.evaluate.lesions import ALL
-from skinbatch.evaluate.request import Request
+from skinbatch.evaluate.request import EvaluationRequest
 from skinbatch.metrics.bootstrap import Estimate
 from skinbatch.metrics.classification import MEAN
 from skinbatch.metrics.side_by_side import Number, SideBySide
 from skinbatch.runs.results import open_results
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.types import Status
 
 # Photos that a note names.
@@ -26,7 +26,7 @@ _SHOWN = 5
 
 def side_by_side(
     scorings: Sequence[tuple[Store, str | None]],
-    request: Request,
+    request: EvaluationRequest,
     phase: Callable[[str], None] = lambda text: None,
 ) -> SideBySide:
     """Judge scorings by the annotated photos that all of them have scored.

@@ -19,7 +19,7 @@ from skinbatch.runs.gradings import Grading
 from skinbatch.runs.named_column import fields_of, named_column
 from skinbatch.runs.results import open_results
 from skinbatch.runs.status import unfinished
-from skinbatch.storage.base import Store
+from skinbatch.storage.store import Store
 from skinbatch.tables.names import column_name
 
 Ints = NDArray[np.int64]
@@ -56,7 +56,7 @@ class FoundBoxes:
     classes: tuple[str, ...]
 
 
-class Scored:
+class ScoringTables:
     """Read the tables of one scoring once. images: one row for each photo, by rising image_id."""
 
     def __init__(self, store: Store, scoring: str | None, grading: str | None = None) -> None:

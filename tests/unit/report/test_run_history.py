@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skinbatch.report.course import running_seconds
+from skinbatch.report.run_history import running_seconds
 
 
 def test_pauses_between_runs_take_no_time() -> None:

@@ -13,8 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from skinbatch.errors import UsageError
+from skinbatch.models.classifiers.class_map import (
+    STRONGEST,
+    check_guided,
+    grad_cam,
+    guided_backprop,
+)
 from skinbatch.models.classifiers.classifier import ClassifierSpec, TorchClassifier, build_network
-from skinbatch.models.classifiers.explain import STRONGEST, check_guided, grad_cam, guided_backprop
 from skinbatch.models.fake import FakeClassifier
 from skinbatch.models.preprocess import Normalisation
 from tests.unit.models.support import green_cue_weights, seeded

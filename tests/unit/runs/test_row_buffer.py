@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skinbatch.runs import gathered, layout, listed
+from skinbatch.runs import layout, listed, row_buffer
 from skinbatch.runs.listed import Listing, amend, collect
 from skinbatch.runs.plan import PlanWriter
 from skinbatch.storage.local import LocalStore
@@ -32,7 +32,7 @@ def in_memory(store: LocalStore) -> list[bytes]:
 
 @pytest.fixture
 def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathered, "IN_MEMORY", 100)
+    monkeypatch.setattr(row_buffer, "IN_MEMORY", 100)
     monkeypatch.setattr(listed, "_CHUNK", 70)
 
 

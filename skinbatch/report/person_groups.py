@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skinbatch.annotations.annotated_photos import AnnotatedPhoto
 from skinbatch.annotations.grouping import Grouping
 from skinbatch.annotations.likeness import perceptual_groups
-from skinbatch.annotations.photos import AnnotatedPhoto
 from skinbatch.errors import UsageError
 from skinbatch.runs.named_column import fields_of, named_column
 from skinbatch.runs.results import Results

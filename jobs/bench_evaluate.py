@@ -97,12 +97,12 @@ def measure(photos: int, boxes: int, bootstrap: int, work: Path) -> Measured:
     before, started = cpu_seconds(), time.perf_counter()
     peak = peaks([*command, "--bootstrap", str(bootstrap), "--json"])
     seconds = time.perf_counter() - started
-    found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    lesions: dict[str, Any] = found["all"]["lesions"]
+    evaluation = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    lesions: dict[str, Any] = evaluation["all"]["lesions"]
     (own,) = (error for error in lesions["count_error"] if error["own"])
     ap50 = lesions["detection"]["all boxes"]["500"]["ap50"]["value"]
     return Measured(
-        found["about"]["photos"]["judged"],
+        evaluation["about"]["photos"]["judged"],
         lesions["boxes"],
         lesions["true_boxes"],
         bootstrap,
@@ -136,7 +136,7 @@ def generate(dest: Path, truth: Path, photos: int, boxes: int, rng: Generator) -
     hit = rng.random(len(of)) < _FOUND
     stray = boxes - int(hit.sum())
     photo = np.concatenate((of[hit], rng.choice(photos, stray, p=(mean + 3) / (mean + 3).sum())))
-    found = np.concatenate((_shifted(true[hit], rng), _true_boxes(stray, rng)))
+    predicted = np.concatenate((_shifted(true[hit], rng), _true_boxes(stray, rng)))
     # The class of every tenth true box is wrong.
     mistaken = rng.random(int(hit.sum())) < 0.1
     labels = np.concatenate(
@@ -145,7 +145,7 @@ def generate(dest: Path, truth: Path, photos: int, boxes: int, rng: Generator) -
     score = 0.05 + 0.95 * np.concatenate((rng.beta(3, 2, int(hit.sum())), rng.beta(1.2, 6, stray)))
     order = np.lexsort((-score, photo))
     _write_tables(
-        dest, names, severity, photo[order], found[order], labels[order], score[order], rng
+        dest, names, severity, photo[order], predicted[order], labels[order], score[order], rng
     )
 
 

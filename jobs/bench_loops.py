@@ -87,10 +87,10 @@ def best(job: Job) -> Result:
     ways = {"one loop": (1, job.cores)} | ({"loops": (job.cores, 1)} if job.cores > 1 else {})
     files = sorted(Path(job.source).iterdir())
     tried = {name: _loops(job, files[::4], *way) for name, way in ways.items()}
-    rates = {name: found.photos / found.seconds for name, found in tried.items()}
+    rates = {name: result.photos / result.seconds for name, result in tried.items()}
 
-    found = _loops(job, files, *ways[max(rates, key=rates.__getitem__)])
-    return Result(found.photos, found.seconds, found.boxes, rates)
+    fastest = _loops(job, files, *ways[max(rates, key=rates.__getitem__)])
+    return Result(fastest.photos, fastest.seconds, fastest.boxes, rates)
 
 
 def _loops(job: Job, files: Sequence[Path], loops: int, threads: int) -> Result:
@@ -202,7 +202,7 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
         )
 
     def detect(photos: Sequence[RGB]) -> list[list[float]]:
-        found = inferencer(
+        output = inferencer(
             [photo[..., ::-1] if spec.bgr else photo for photo in photos],
             batch_size=batch_size,
             no_save_vis=True,
@@ -210,7 +210,7 @@ def mmdet_inferencer(scorer: Scorer, batch_size: int) -> Detect:
         )
         return [
             [score for score in one["scores"] if score >= spec.score_floor]
-            for one in found["predictions"]
+            for one in output["predictions"]
         ]
 
     return detect
@@ -259,13 +259,13 @@ def faces_of(scorer: Scorer, photos: Sequence[RGB]) -> list[tuple[RGB, Face]]:
 
     segmenter = scorer.models.segmenter
     closeups = scorer.pack.segmenter.closeups
-    found = []
+    faces = []
     for label_map, photo in zip(segmenter(photos), photos, strict=True):
         height, width = photo.shape[:2]
         face = find_face(label_map, segmenter.classes, width, height, closeups=closeups)
         if face.found:
-            found.append((photo, face))
-    return found
+            faces.append((photo, face))
+    return faces
 
 
 def decoded(files: Iterable[Path], threads: int, ahead: int) -> Generator[RGB, None, None]:

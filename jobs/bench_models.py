@@ -62,12 +62,12 @@ class YoloLike(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(width, 4 + classes, 1) for width in widths[3:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found = []
+        levels = []
         for number, stage in enumerate(self.stages):
             x = stage(x)
             if number >= 2:
-                found.append(self.heads[number - 2](x).flatten(2))
-        every = torch.cat(found, 2)
+                levels.append(self.heads[number - 2](x).flatten(2))
+        every = torch.cat(levels, 2)
         return torch.cat((every[:, :4].sigmoid() * 600 + 20, every[:, 4:].sigmoid()), 1)
 
 
@@ -141,18 +141,18 @@ def packs(work: Path, only: str | None) -> dict[tuple[str, str], str]:
     The pack's other stages cost nothing.
     """
     fake = str(write_fake_pack(work / "fake"))
-    found = {}
+    packs = {}
     for stage in ARCHITECTURES:
         for arch in public_names(stage):
             if only is None or arch in only.split(","):
                 folder = work / arch
                 folder.mkdir()
                 torch.manual_seed(0)
-                wanted = _MAKERS[stage](arch, folder)
-                pack = add_stage("mine", wanted, dest=str(folder), base=fake)
-                wanted.weights.unlink()
-                found[stage, arch] = str(pack.directory)
-    return found
+                stage_added = _MAKERS[stage](arch, folder)
+                pack = add_stage("mine", stage_added, dest=str(folder), base=fake)
+                stage_added.weights.unlink()
+                packs[stage, arch] = str(pack.directory)
+    return packs
 
 
 def measure(

@@ -183,10 +183,10 @@ def _in_turns(
 ) -> Rates:
     rates = Rates(what, count, [], [])
     for _ in range(repeats):
-        for side, found in ((bare, rates.loop), (mine, rates.reader)):
+        for side, measured in ((bare, rates.loop), (mine, rates.reader)):
             start = time.perf_counter()
             read = side()
             seconds = time.perf_counter() - start
             assert read == count, f"{read} of {count} photos were read"
-            found.append(count / seconds)
+            measured.append(count / seconds)
     return rates

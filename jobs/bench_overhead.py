@@ -155,20 +155,20 @@ def _count_listings() -> list[int]:
     from skinbatch.storage.links import Links
     from skinbatch.storage.local import LocalStore
 
-    found: list[int] = []
+    counts: list[int] = []
     walk = LocalStore._walk
 
     def counted(
         self: LocalStore, prefix: str, links: Links | None = None
     ) -> Iterator[tuple[str, bool]]:
-        found.append(0)
-        at = len(found) - 1
+        counts.append(0)
+        at = len(counts) - 1
         for entry in walk(self, prefix, links):
-            found[at] += 1
+            counts[at] += 1
             yield entry
 
     LocalStore._walk = counted  # type: ignore[method-assign]
-    return found
+    return counts
 
 
 # The following code runs in the benchmark's process.
@@ -193,12 +193,10 @@ class Rate:
         return (self.many - self.few) / self.cpu
 
     def line(self) -> str:
-        said = (
+        verdict = (
             "" if self.computed else "   reached" if self.a_core >= PHOTOS_A_CORE else "   MISSED"
         )
-        return (
-            f"{self.what:<58} {self.a_core:9,.0f} {(self.many - self.few) / self.wall:12,.0f}{said}"
-        )
+        return f"{self.what:<58} {self.a_core:9,.0f} {(self.many - self.few) / self.wall:12,.0f}{verdict}"
 
 
 def start(job: Run) -> Ran:
@@ -217,12 +215,12 @@ def rates(few: int, many: int, pack: str, work: Path) -> list[Rate]:
         f"empty members of tars of {_PER_TAR}": _tars,
         "16 x 16 px, decoded and scored with models that look at colours": _loose(tiny_photo()),
     }
-    found: list[Rate] = []
+    measured: list[Rate] = []
     for what, write in ways.items():
         ran: dict[int, Ran] = {}
         again: dict[int, Ran] = {}
         for count in (few, many):
-            source, dest = work / f"{len(found)}-{count}", work / f"{len(found)}-{count}-out"
+            source, dest = work / f"{len(measured)}-{count}", work / f"{len(measured)}-{count}-out"
             write(source, count)
             ran[count] = start(Run(str(source), str(dest), pack))
             if "scored" in what:
@@ -234,10 +232,10 @@ def rates(few: int, many: int, pack: str, work: Path) -> list[Rate]:
         ):
             if runs:
                 a, b = runs[few], runs[many]
-                found.append(
+                measured.append(
                     Rate(name, few, many, b.cpu - a.cpu, b.wall - a.wall, computed="scored" in name)
                 )
-    return found
+    return measured
 
 
 def _loose(data: bytes) -> Any:
@@ -282,10 +280,10 @@ def measure(
     """
     pack, fake = packs
     few, many = counts
-    found = rates(few, many, fake, work)
+    measured = rates(few, many, fake, work)
     what = f"no models; from {few:,} to {many:,} photos; target {PHOTOS_A_CORE:,} per core"
     print(f"{what:<58} {'per core':>9} {'photos/s':>12}")
-    print("\n".join(rate.line() for rate in found))
+    print("\n".join(rate.line() for rate in measured))
     print(
         "per core: photos per second of CPU time, of driver and worker together, without start-up\n"
     )
@@ -301,7 +299,7 @@ def measure(
     )
     resumed = resume(units, fake, work)
     return {
-        "rates": [asdict(rate) | {"a_core": round(rate.a_core)} for rate in found],
+        "rates": [asdict(rate) | {"a_core": round(rate.a_core)} for rate in measured],
         "safety": {"seconds": whole, "spent": real.spent, "share": round(safe / whole, 4)},
         "resume": {name: asdict(ran) for name, ran in resumed.items()},
     }
@@ -316,19 +314,19 @@ def resume(units: int, pack: str, work: Path) -> dict[str, Ran]:
     needed = finished_destination(
         units, source, dest, lambda: start(Run(str(source), str(dest), pack, limit=1))
     )
-    found = {
+    measured = {
         name: start(Run(str(source), str(dest), pack))
         for name in ("before its snapshot", "finished")
     }
     print(f"`score` again, {units:,} units done; target < {RESUME_S:.0f} s, < {RESUME_MIB:.0f} MiB")
-    for name, ran in found.items():
+    for name, ran in measured.items():
         print(
             f"{name:<20} {ran.wall:6.1f} s {ran.peak:6.0f} MiB {ran.pages:6,} listing requests   {_longest(ran)}"
         )
     print(
         f"{needed:,} requests list the source and what the destination keeps of these units, once"
     )
-    return found
+    return measured
 
 
 def _longest(ran: Ran) -> str:

@@ -31,13 +31,13 @@ class Photos:
 
 def from_folder(source: Path, count: int, to: Path) -> Photos:
     """Copy `count` photos of a folder, spread evenly over it; repeat them if there are fewer."""
-    found = [
+    photos = [
         p for p in sorted(source.rglob("*")) if p.is_file() and image_format(_head(p)) is not None
     ]
-    if not found:
+    if not photos:
         raise SystemExit(f"{source}: no photos found")
-    distinct = min(count, len(found))
-    chosen = [found[n * len(found) // distinct] for n in range(distinct)]
+    distinct = min(count, len(photos))
+    chosen = [photos[n * len(photos) // distinct] for n in range(distinct)]
     return _copies(chosen, count, to, f"photos of {source}")
 
 
@@ -52,8 +52,8 @@ def from_demo(count: int, to: Path, distinct: int | None = None) -> Photos:
         with tarfile.open(shard) as tar:
             tar.extractall(shard.with_suffix(""), filter="data")
     (archive / "photos/visit-1/cut-off.jpg").unlink()
-    found = [p for p in sorted((archive / "photos").rglob("portrait-*")) if p.suffix != ".json"]
-    photos = _copies(found, count, to, "the demonstration's photos")
+    paths = [p for p in sorted((archive / "photos").rglob("portrait-*")) if p.suffix != ".json"]
+    photos = _copies(paths, count, to, "the demonstration's photos")
     shutil.rmtree(archive)
     return photos
 

@@ -106,9 +106,9 @@ def measure(photos: Path, pack: str, runtime: str, cores: int, work: Path) -> Pr
     if done.returncode:
         raise SystemExit(f"{job}: exit {done.returncode}\n{done.stderr[-4000:]}")
 
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    spans = [Span(*span) for span in found["spans"]]
-    return profile_of(spans, found["photos"], cores, found["cpu"])
+    measured = json.loads(done.stdout.strip().splitlines()[-1])
+    spans = [Span(*span) for span in measured["spans"]]
+    return profile_of(spans, measured["photos"], cores, measured["cpu"])
 
 
 def profile_of(spans: Sequence[Span], photos: int, cores: int, cpu: float) -> Profile:

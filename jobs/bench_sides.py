@@ -63,14 +63,14 @@ def alone(job: Job) -> Result:
     ways = {"one stream": (1, job.cores)} | ({"streams": (job.cores, 1)} if job.cores > 1 else {})
     rates = {name: _rate(_streams(job, *way)) for name, way in ways.items()}
     way = ways[max(rates, key=rates.__getitem__)]
-    found = _streams(job, *way, whole=True)
-    photos = sum(photos for photos, _ in found)
+    streams = _streams(job, *way, whole=True)
+    photos = sum(photos for photos, _ in streams)
     rates["folded"] = _rate(_streams(job, *way, whole=True, folded=True))
-    return Result(photos, photos / _rate(found), 0, rates)
+    return Result(photos, photos / _rate(streams), 0, rates)
 
 
-def _rate(found: list[tuple[int, float]]) -> float:
-    return sum(photos / seconds for photos, seconds in found)
+def _rate(streams: list[tuple[int, float]]) -> float:
+    return sum(photos / seconds for photos, seconds in streams)
 
 
 def _streams(

@@ -268,13 +268,13 @@ def _ratios(sides: dict[str, Side], pack: Pack) -> list[Ratio]:
         (RAY, RAY_DATA, faster, True),
         (LOCAL, LOADER, 1.0, True),
     ]
-    found = []
+    ratios = []
     for over, under, target, end_to_end in aims:
         if over in sides and under in sides:
             a, b = sides[over], sides[under]
             value = a.whole_rate / b.whole_rate if end_to_end else a.rate / b.rate
-            found.append(Ratio(over, under, round(value, 3), target, end_to_end))
-    return found
+            ratios.append(Ratio(over, under, round(value, 3), target, end_to_end))
+    return ratios
 
 
 def _show(sides: dict[str, Side], ratios: Sequence[Ratio]) -> None:

@@ -59,12 +59,12 @@ def main() -> None:
             profile: args.profile,
             objects: args.objects,
         }
-        measured = next((kind for kind, wanted in kinds.items() if wanted), speed)
-        found = measured(args, pack, work)
+        measured = next((kind for kind, chosen in kinds.items() if chosen), speed)
+        results = measured(args, pack, work)
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if args.baseline is not None and measured is speed:
-        fell = compare(found, args.baseline)
+        fell = compare(results, args.baseline)
         if fell:
             raise SystemExit("slower than before: " + "; ".join(fell))
 
@@ -199,20 +199,20 @@ def profile(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     """Measure the stages of one worker: their seconds, their overlap, and the bound."""
     cores = usable_cpus()
     photos = _photos(args.photos, args.count, work)
-    found = measure_profile(photos.folder, pack, args.runtime, cores, work)
+    profile = measure_profile(photos.folder, pack, args.runtime, cores, work)
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; {photos.described}")
-    print(found.text())
-    return {"cores": cores, "pack": args.pack, "profile": found.as_json()}
+    print(profile.text())
+    return {"cores": cores, "pack": args.pack, "profile": profile.as_json()}
 
 
 def objects(args: argparse.Namespace, _: str, __: Path) -> dict[str, Any]:
     """Measure reading photos from a bucket: as objects, and in tars."""
     cores = usable_cpus()
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; {args.objects}")
-    found = measure_objects(args.objects, args.count, args.repeats)
-    for rates in found:
+    every = measure_objects(args.objects, args.count, args.repeats)
+    for rates in every:
         print(rates.line())
-    return {"cores": cores, "objects": [rates.as_json() for rates in found]}
+    return {"cores": cores, "objects": [rates.as_json() for rates in every]}
 
 
 def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
@@ -244,12 +244,12 @@ def memory(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     for units in (few, many):
         write_shards(units, photo, work / f"shards-{units}")
     for engine in args.engines.split(","):
-        found = []
+        memory = []
         for units in (few, many):
             source, dest = str(work / f"shards-{units}"), str(work / f"{engine}-{units}")
             job = Job(engine, source, 2 * units, dest, fake, cores, count_boxes=False)
-            found.append(peaks(command(job)).driver)
-        growths.append(Growth(f"driver, units, {engine}", few, many, *found))
+            memory.append(peaks(command(job)).driver)
+        growths.append(Growth(f"driver, units, {engine}", few, many, *memory))
     print("\n".join(growth.line() for growth in growths))
     return {"pack": args.pack, "cores": cores, "memory": [growth.as_json() for growth in growths]}
 
@@ -306,22 +306,22 @@ def models(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
 def evaluation(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Measure the evaluation of a large source in a process of its own."""
     cores = usable_cpus()
-    found = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
-    print(f"{cores} cores; {found.line()}")
-    return {"cores": cores, "evaluate": asdict(found)}
+    evaluation = measure_evaluation(args.evaluate_photos, args.evaluate_boxes, args.bootstrap, work)
+    print(f"{cores} cores; {evaluation.line()}")
+    return {"cores": cores, "evaluate": asdict(evaluation)}
 
 
 def readers(args: argparse.Namespace, _: str, work: Path) -> dict[str, Any]:
     """Measure `report`, `export` and `regrade` over a large destination."""
     cores = usable_cpus()
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}")
-    found, regrading = measure_readers(args.evaluate_photos, args.evaluate_boxes, work)
-    for reader in found:
+    readers, regrading = measure_readers(args.evaluate_photos, args.evaluate_boxes, work)
+    for reader in readers:
         print(reader.line())
     print(regrading.line())
     return {
         "cores": cores,
-        "readers": [asdict(reader) for reader in found],
+        "readers": [asdict(reader) for reader in readers],
         "regrade": asdict(regrading),
     }
 
@@ -336,10 +336,10 @@ def overhead(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
     photos = _photos(args.photos, args.count, work)
     print(f"{cores} cores; load before: {os.getloadavg()[0]:.1f}; --engine local; local disk")
     fake = str(write_fake_pack(work / "fake"))
-    found = measure_overhead(
+    overhead = measure_overhead(
         photos.folder, (pack, fake), tuple(args.overhead_photos), args.finished_units, work
     )
-    return {"cores": cores, "pack": args.pack, "photos": photos.count} | found
+    return {"cores": cores, "pack": args.pack, "photos": photos.count} | overhead
 
 
 def rescore(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
@@ -354,12 +354,16 @@ def rescore(args: argparse.Namespace, pack: str, work: Path) -> dict[str, Any]:
         job = Job(
             LOCAL, str(photos.folder), photos.count, str(dest), address, cores, batch=args.batch
         )
-        found = result_of(job)
-        return found["photos"], found["seconds"]
+        result = result_of(job)
+        return result["photos"], result["seconds"]
 
-    found = measure_rescore(pack, args.repeats, work, run)
-    print(found.line())
-    return {"cores": cores, "pack": args.pack, "rescore": asdict(found) | {"ratio": found.ratio}}
+    rescore = measure_rescore(pack, args.repeats, work, run)
+    print(rescore.line())
+    return {
+        "cores": cores,
+        "pack": args.pack,
+        "rescore": asdict(rescore) | {"ratio": rescore.ratio},
+    }
 
 
 def _taken(source: Path | None, count: int, folder: Path) -> None:

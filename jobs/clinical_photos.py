@@ -208,8 +208,8 @@ def _same(names: Iterable[Hashable]) -> Iterator[list[int]]:
 
 
 def _patient(photo: Clinical) -> str | None:
-    found = re.match(r"pad_(PAT_\d+)_", photo.path.name)
-    return found[1] if found else None
+    match = re.match(r"pad_(PAT_\d+)_", photo.path.name)
+    return match[1] if match else None
 
 
 def _neighbours(photos: Sequence[Clinical]) -> Iterator[list[int]]:

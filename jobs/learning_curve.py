@@ -140,8 +140,8 @@ def table(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int) 
     lines = [["training photos", *(f"{name} {of}".strip() for name, of in names)]]
     lines.append(["---"] * len(lines[0]))
     for one in points:
-        found = _metrics(one)
-        lines.append([f"{one['photos']:,}", *(_cell(found[key]) for key in names)])
+        metrics = _metrics(one)
+        lines.append([f"{one['photos']:,}", *(_cell(metrics[key]) for key in names)])
     rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{recipe.stage} of {recipe.file.name}, {_how(recipe, iterations)}:\n\n{rows}"
 
@@ -157,9 +157,9 @@ def draw(points: Sequence[Mapping[str, Any]], recipe: Recipe, iterations: int, p
     photos = [one["photos"] for one in points]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for n, (_, of) in enumerate(key for key in _keys(points) if key[0] == name):
-            found = [_metrics(one)[name, of] for one in points]
-            values = [metric["value"] for metric in found]
-            bars = [[_reach(metric, end) for metric in found] for end in ("low", "high")]
+            metrics = [_metrics(one)[name, of] for one in points]
+            values = [metric["value"] for metric in metrics]
+            bars = [[_reach(metric, end) for metric in metrics] for end in ("low", "high")]
             at = [number * 1.02**n for number in photos]  # so that bars do not hide each other
             axes.errorbar(
                 at,
@@ -194,7 +194,7 @@ def _how(recipe: Recipe, iterations: int) -> str:
 def _keys(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return (name, class) of the metrics that every training gave."""
     every = [_metrics(one) for one in points]
-    return [key for key in every[0] if all(key in found for found in every)]
+    return [key for key in every[0] if all(key in metrics for metrics in every)]
 
 
 def _metrics(one: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:

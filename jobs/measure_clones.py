@@ -122,9 +122,9 @@ def _clones(
         for time in range(times):
             rng = np.random.default_rng((SEED, n, time))
             made = cloner.clone(host, rng, A_FACE, A_FACE)
-            found = _counted(scorer(made.sample.pixels))
-            lesions += hits(made.lesions, found).tolist()
-            plain += hits(made.plain, found).tolist()
+            counted = _counted(scorer(made.sample.pixels))
+            lesions += hits(made.lesions, counted).tolist()
+            plain += hits(made.plain, counted).tolist()
     yield f"{what}: cloned lesions counted, of {len(lesions)}", f"{np.mean(lesions):.3f}"
     yield f"{what}: cloned plain skin counted, of {len(plain)}", f"{np.mean(plain):.3f}"
     yield f"{what}: boxes a clear face, {len(on_clear)} faces", f"{np.mean(on_clear):.3f}"
@@ -145,13 +145,13 @@ def _found(
     """
     results = [scorer(photo.stored.path) for photo in photos]
     xyxy = [[(box.x1, box.y1, box.x2, box.y2) for box in result.boxes] for result in results]
-    found = Boxes.stack(xyxy, [[box.score for box in result.boxes] for result in results])
+    predicted = Boxes.stack(xyxy, [[box.score for box in result.boxes] for result in results])
     truth = Boxes.stack([photo.boxes for photo in photos])
     counts, drawn = np.array([result.count_total or 0 for result in results]), truth.per_photo()
     what = f"{name}, {len(photos)} photos"
-    yield f"{what}: AP50", f"{average_precision(truth, found, 0.5):.3f}"
-    yield f"{what}: AP30", f"{average_precision(truth, found, 0.3):.3f}"
-    yield f"{what}: AP of centres", f"{centre_precision(truth, found):.3f}"
+    yield f"{what}: AP50", f"{average_precision(truth, predicted, 0.5):.3f}"
+    yield f"{what}: AP30", f"{average_precision(truth, predicted, 0.3):.3f}"
+    yield f"{what}: AP of centres", f"{centre_precision(truth, predicted):.3f}"
     yield f"{what}: count error (MAE)", f"{np.abs(counts - drawn).mean():.2f}"
     yield (
         f"{what}: count error of guessing the training mean",

@@ -71,8 +71,8 @@ def _table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
         )
         graded = sum(row["grade"] is not None for row in mine)
         views = Counter(row["view"] or "none" for row in mine)
-        told = ", ".join(f"{number} {view}" for view, number in views.most_common())
-        yield f"| {words} | {len(mine)} | {probable / len(mine):.3f} | {graded / len(mine):.3f} | {told} |"
+        counts = ", ".join(f"{number} {view}" for view, number in views.most_common())
+        yield f"| {words} | {len(mine)} | {probable / len(mine):.3f} | {graded / len(mine):.3f} | {counts} |"
 
 
 if __name__ == "__main__":

@@ -50,12 +50,12 @@ class Lesions:
         self._groups = judged.groups_of(self.places)
         rows = judged.rows[self.places]
         predicted = scored.boxes(rows)
-        self.found, on_skin = predicted.boxes, predicted.on_skin
+        self.predicted_boxes, on_skin = predicted.boxes, predicted.on_skin
         self.image_ids = [judged.image_ids[n] for n in self.places]
         model = [spelled(composed(name)) for name in predicted.classes]
         self.unknown: Counter[str] = Counter()
         self._read_truth(judged, request, model)
-        regions = {ALL: self.found, ON_SKIN: self.found.only(on_skin)}
+        regions = {ALL: self.predicted_boxes, ON_SKIN: self.predicted_boxes.only(on_skin)}
         self._merged = {
             region: match(self.truth, boxes, self._crowds) for region, boxes in regions.items()
         }
@@ -74,7 +74,9 @@ class Lesions:
         own = scored.numbers("count_total", rows)
         self.own_threshold = scored.threshold
         self.own_counts = np.where(np.isnan(own), 0, own).astype(np.int64)
-        self._counted = self.found.only(on_skin & (self.found.score >= self.own_threshold))
+        self._counted = self.predicted_boxes.only(
+            on_skin & (self.predicted_boxes.score >= self.own_threshold)
+        )
         self._verdicts = judge(self.truth, self._counted, self._crowds)
         method = scored.graded_by.counting
         self.thresholds = tuple(sorted(set(request.thresholds)))
@@ -82,7 +84,7 @@ class Lesions:
         # Below the lowest score nothing changes. Connected components are too slow to count ninety
         # times.
         grid = (
-            _GRID[self.found.score.min(initial=1.0) <= _GRID]
+            _GRID[self.predicted_boxes.score.min(initial=1.0) <= _GRID]
             if method == "boxes"
             else self.thresholds
         )
@@ -110,7 +112,7 @@ class Lesions:
         return {
             "photos": int(keep.sum()),
             "true_boxes": int(self.true_counts[keep].sum()),
-            "boxes": int(self.found.per_photo()[keep].sum()),
+            "boxes": int(self.predicted_boxes.per_photo()[keep].sum()),
             "detection": {
                 region: {most: of[MERGED] for most, of in caps.items()}
                 for region, caps in merged.items()

@@ -185,13 +185,13 @@ class _Chooser:
         self._forget()
 
     def _add_photos(self, images: pa.Table, boxes: pa.Table, photo: NDArray[np.int64]) -> None:
-        ids, wanted = images.column("image_id").to_pylist(), self._selection
-        if wanted.sample is not None:
+        ids, selection = images.column("image_id").to_pylist(), self._selection
+        if selection.sample is not None:
             for image_id, stratum in zip(ids, self._strata_of(images), strict=True):
-                self._strata.setdefault(stratum, Foremost(wanted.sample)).add(
+                self._strata.setdefault(stratum, Foremost(selection.sample)).add(
                     image_id, _chance(image_id)
                 )
-        elif wanted.uncertain is not None:
+        elif selection.uncertain is not None:
             scores, on_skin = _doubles(boxes, "score"), _doubles(boxes, "skin_overlap") >= ON_SKIN
             values = uncertainty(photo, scores, on_skin, self._counted_from, len(ids))
             for image_id, value in zip(ids, values.tolist(), strict=True):

@@ -45,7 +45,7 @@ class _Last(str):
         return str.__lt__(self, other)
 
 
-def equal_shares(available: Mapping[Sequence[str], int], wanted: int) -> dict[Sequence[str], int]:
+def equal_shares(available: Mapping[Sequence[str], int], size: int) -> dict[Sequence[str], int]:
     """Return how many photos to take from each group.
 
     Every group gives the same number. Small groups give all they have, and the others share the
@@ -55,10 +55,9 @@ def equal_shares(available: Mapping[Sequence[str], int], wanted: int) -> dict[Se
     {('severe',): 3, ('mild',): 7}
     """
     shares: dict[Sequence[str], int] = {}
-    remaining, groups = (
-        wanted,
-        sorted(available, key=lambda group: (available[group], tuple(group))),
-    )
+    groups = sorted(available, key=lambda group: (available[group], tuple(group)))
+
+    remaining = size
     for n, group in enumerate(groups):
         shares[group] = min(available[group], remaining // (len(groups) - n))
         remaining -= shares[group]

@@ -56,12 +56,12 @@ class Paired:
 
 
 def suspicion_of(
-    found: Boxes, scores: NDArray[np.float64], drawn: Boxes, crowds: Boxes
+    counted: Boxes, scores: NDArray[np.float64], drawn: Boxes, crowds: Boxes
 ) -> Suspicion:
     """Compare the counted boxes of a photo with its annotated boxes, whatever their classes.
 
     Args:
-        found: (N, 4) counted boxes.
+        counted: (N, 4) the model's boxes.
         scores: (N,) their scores.
         drawn: (M, 4) annotated boxes.
         crowds: (K, 4) annotated regions with many lesions, in which no box is suspicious.
@@ -69,15 +69,15 @@ def suspicion_of(
     >>> suspicion_of(np.array([[0, 0, 9, 9.0]]), np.array([0.8]), np.zeros((0, 4)), np.zeros((0, 4)))
     Suspicion(value=0.8, missed=1, misplaced=0)
     """
-    if not len(found):
+    if not len(counted):
         return Suspicion(0.0, 0, 0)
-    overlaps = _ious(found, drawn)
+    overlaps = _ious(counted, drawn)
     # Boxes of the model that lie on a lesion which another box of the model marks well are no
     # contradiction.
     settled = (overlaps >= SAME).any(axis=0)
-    fine = (overlaps[:, settled] >= APART).any(axis=1) | _inside(found, crowds).any(axis=1)
+    fine = (overlaps[:, settled] >= APART).any(axis=1) | _inside(counted, crowds).any(axis=1)
     best = overlaps.max(axis=1, initial=0.0)
-    touches = (best >= APART) | _inside(found, drawn).any(axis=1)
+    touches = (best >= APART) | _inside(counted, drawn).any(axis=1)
 
     missed = ~fine & ~touches
     misplaced = ~fine & touches & (best < SAME)
@@ -101,7 +101,7 @@ def pair_photos(results: Results, truth: Truth) -> Paired:
 
     ids, uris = ([str(row[column]) for row in rows] for column in ("image_id", "uri"))
     pairs = pairing.pair_photos(photos, ids, uris)
-    found: dict[str, tuple[AnnotatedPhoto, Boxes]] = {}
+    paired: dict[str, tuple[AnnotatedPhoto, Boxes]] = {}
     failed, other_shape = [], []
     for n, row_number in zip(pairs.truth.tolist(), pairs.rows.tolist(), strict=True):
         photo, row = photos[n], rows[row_number]
@@ -112,15 +112,15 @@ def pair_photos(results: Results, truth: Truth) -> Paired:
         annotated = photo.width or size[0], photo.height or size[1]
         if same_shape(size, annotated):
             x, y = size[0] / annotated[0], size[1] / annotated[1]
-            found[ids[row_number]] = photo, np.array([x, y, x, y])
+            paired[ids[row_number]] = photo, np.array([x, y, x, y])
         else:
             other_shape.append(ids[row_number])
-    if not found:
+    if not paired:
         raise UsageError(
             f"{truth.root}: none of its {len(photos)} annotated photos, such as {photos[0].name}, is a scored photo of "
             f"{results.store.uri} in the same shape; give the truth of these photos"
         )
-    return Paired(found, (*pairs.unseen, *pairs.ambiguous, *failed), tuple(other_shape))
+    return Paired(paired, (*pairs.unseen, *pairs.ambiguous, *failed), tuple(other_shape))
 
 
 def suspicions(

@@ -78,8 +78,8 @@ class SeenFace:
 
     lesions: Boxes
     plain: Boxes
-    found: Detections
-    found_clear: Detections
+    detected: Detections
+    detected_clear: Detections
 
 
 def see(detector: Detector, faces: Iterator[ClonedFace]) -> list[SeenFace]:
@@ -96,7 +96,7 @@ def judge(faces: Sequence[SeenFace], threshold: float) -> Trial:
 
     for face in faces:
         cloned, clear = (
-            _counted(detections, threshold) for detections in (face.found, face.found_clear)
+            _counted(detections, threshold) for detections in (face.detected, face.detected_clear)
         )
         lesions += hits(face.lesions, cloned).tolist()
         plain += hits(face.plain, cloned).tolist()

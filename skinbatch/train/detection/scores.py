@@ -67,7 +67,7 @@ class DetectedPhotos:
     photos: Sequence[BoxedPhoto]
     truth: Boxes
     crowds: Boxes
-    found: Boxes
+    predicted: Boxes
 
     @classmethod
     def of(cls, photos: Sequence[BoxedPhoto], detections: Sequence[Detections]) -> DetectedPhotos:
@@ -88,7 +88,9 @@ class DetectedPhotos:
 
     def counts(self, threshold: float) -> tuple[Ints, Ints]:
         """Return (N,) true and found boxes of each photo, whatever their class."""
-        return self.truth.per_photo(), self.found.only(self.found.score >= threshold).per_photo()
+        return self.truth.per_photo(), self.predicted.only(
+            self.predicted.score >= threshold
+        ).per_photo()
 
     def count_mae(self, threshold: float) -> float:
         truth, counted = self.counts(threshold)
@@ -106,7 +108,7 @@ class DetectedPhotos:
         how, groups = Resampling(), self._groups()
         number = len(self.photos)
         made: list[Metric] = []
-        values = detection({"": match(self.truth, self.found, self.crowds)}, how, groups=groups)
+        values = detection({"": match(self.truth, self.predicted, self.crowds)}, how, groups=groups)
         if len(classes) > 1:
             values |= detection(
                 {name: match(*self._of_class(n)) for n, name in enumerate(classes)},
@@ -135,7 +137,7 @@ class DetectedPhotos:
 
     def _of_class(self, label: int) -> tuple[Boxes, Boxes, Boxes]:
         truth, detections, crowds = (
-            each.only(each.label == label) for each in (self.truth, self.found, self.crowds)
+            each.only(each.label == label) for each in (self.truth, self.predicted, self.crowds)
         )
         return truth, detections, crowds
 

@@ -1,1 +1,1 @@
-"""Detectors of mmdet: what they are (`architectures`, `spec`), how they are built, and how they run."""
+"""Detectors of mmdet: what they are (`spec`), how they are built (`family`), how they run (`detector`)."""

@@ -252,7 +252,7 @@ def test_the_threshold_rises_until_clear_skin_is_quiet() -> None:
     )
     scores = np.array([0.2, 0.4, 0.6, 0.8], np.float32)
     found = Detections(places, scores, np.zeros(4, np.int64))
-    faces = [SeenFace(lesions=NO_BOXES, plain=places, found=found, found_clear=found)]
+    faces = [SeenFace(lesions=NO_BOXES, plain=places, detected=found, detected_clear=found)]
 
     assert quiet_threshold(faces, 0.1, CloneSection()) == 0.1
     assert 0.4 < quiet_threshold(faces, 0.1, CloneSection(most_plain_counted=0.5)) <= 0.41

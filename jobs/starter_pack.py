@@ -14,6 +14,10 @@
                                                       processor has it and the numbers stay
     python jobs/starter_pack.py card DIR              measure the pack that comes with skinbatch again,
                                                       and write its card
+    python jobs/starter_pack.py ship DIR --pack starter-frcnn
+                                                      the same for DIR/starter-frcnn, which `skinbatch
+                                                      train detector starter_frcnn` makes; it stays in
+                                                      fp32
 
 The cards of `ship` and `card` include the results of `curve` if they are in DIR.
 
@@ -59,6 +63,7 @@ PHOTOS = "data"
 NAME = "new-starter"
 PLACE = Path(__file__).parents[1] / "skinbatch" / "models" / "packs" / "starter"
 MOST_BYTES = 60_000_000
+MOST_BYTES_OF_OTHERS = 40_000_000
 DESCRIPTION = (
     "Small networks for skin, acne and six diseases: a research demonstration, not for clinical use"
 )
@@ -123,8 +128,11 @@ and measured on the same validation photos. The pack itself was trained on all o
 The detector's photos include those of clear faces."""
 # A card begins with this before it is measured.
 STAGES_TABLE = "| stage | architecture |"
-# The packs whose detectors are measured beside this one.
-OTHERS = ("starter-frcnn",)
+# The packs that come beside the starter pack, with their descriptions. Each card has the numbers of
+# all of them side by side.
+OTHERS = {
+    "starter-frcnn": "The starter pack with Faster R-CNN as its detector: a research demonstration, not for clinical use"
+}
 PAPERS = (
     "The papers used other photos and conditions, so their numbers are goals, not baselines: "
     f"{papers.ACNE_NOTE}; {papers.FACES_NOTE}."
@@ -145,7 +153,9 @@ def main() -> int:
         "what", choices=("train", "measure", "measure-clones", "curve", "ship", "card")
     )
     parser.add_argument("folder", type=Path, help="folder of packs, checkpoints and measurements")
-    parser.add_argument("--pack", default="starter", help="pack to measure (default: %(default)s)")
+    parser.add_argument(
+        "--pack", default="starter", help="pack to measure or ship (default: %(default)s)"
+    )
     args = parser.parse_args()
     if args.what == "train":
         return train(args.folder)
@@ -155,10 +165,13 @@ def main() -> int:
         print(measure(args.pack, _prepared(args.folder), args.folder))
     elif args.what == "measure-clones":
         print("\n".join(measure_clones([args.pack], DATA, args.folder)))
+    elif args.what == "ship" and args.pack in OTHERS:
+        ship_other(args.folder, args.pack)
     elif args.what == "ship":
         ship(args.folder)
     else:
-        write_card(PLACE, "starter", args.folder, load_pack("starter").text("CARD.md") or "")
+        pack = load_pack(args.pack)
+        write_card(pack.directory, args.pack, args.folder, pack.text("CARD.md") or "")
     return 0
 
 
@@ -216,7 +229,8 @@ def measure(pack: str, photos: Path, out: Path) -> str:
     """
     valid, train = (measure_stages(pack, photos, out / part, part) for part in PARTS)
     views = measure_views(pack, photos, out / "views")
-    others = [name for name in OTHERS if is_shipped(name)]
+    own = load_pack(pack).name
+    others = [name for name in ("starter", *OTHERS) if name != own and is_shipped(name)]
     clones = measure_clones([pack, *others], photos, out / "clones")
     head = ["", "| what | value | paper |", "|---|---|---|"]
     return "\n".join(
@@ -275,11 +289,7 @@ def ship(folder: Path) -> None:
     if manifest != before.model_copy(update={"precision": None}):  # not only measured again
         manifest = manifest.model_copy(update={"version": str(int(before.version) + 1)})
     write_manifest(manifest, fresh)
-    size = sum((fresh / name).stat().st_size for name in load_pack(fresh.resolve()).files)
-    if size > MOST_BYTES:
-        raise SystemExit(
-            f"{fresh}: {size / 1e6:.1f} MB of weights; at most {MOST_BYTES / 1e6:.0f} MB are shipped"
-        )
+    size = _expect_small(fresh, MOST_BYTES)
     shutil.rmtree(folder / PRECISION, ignore_errors=True)
     if computes_bf16("cpu"):
         photos = _prepared(folder)
@@ -300,6 +310,43 @@ def ship(folder: Path) -> None:
     print(f"{PLACE}: version {manifest.version}, {size / 1e6:.1f} MB of weights")
 
 
+def ship_other(folder: Path, name: str) -> None:
+    """Replace the pack `name`, which comes beside the starter pack, by `folder/name`."""
+    pack = load_pack((folder / name).resolve())
+    pack.verify()
+    place = PLACE.with_name(name)
+    fresh = PLACE.with_name(f"{name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(pack.directory, fresh)
+    shutil.copyfile(PLACE / "LICENSE.md", fresh / "LICENSE.md")
+
+    version = int(load_pack(name).manifest.version) + 1 if is_shipped(name) else 1
+    named = {
+        "version": str(version),
+        "description": OTHERS[name],
+        "licence": LICENCE,
+        "precision": None,
+    }
+    write_manifest(pack.manifest.model_copy(update=named), fresh)
+    size = _expect_small(fresh, MOST_BYTES_OF_OTHERS)
+    write_card(fresh, str(fresh), folder, pack.text("CARD.md") or "")
+    load_pack(fresh.resolve()).verify()
+
+    shutil.rmtree(place, ignore_errors=True)
+    fresh.rename(place)
+    print(f"{place}: version {version}, {size / 1e6:.1f} MB of weights")
+
+
+def _expect_small(folder: Path, most: int) -> int:
+    """Return the size of a pack's weights in bytes. Raises SystemExit if it is above `most`."""
+    size = sum((folder / name).stat().st_size for name in load_pack(folder.resolve()).files)
+    if size > most:
+        raise SystemExit(
+            f"{folder}: {size / 1e6:.1f} MB of weights; at most {most / 1e6:.0f} MB are shipped"
+        )
+    return size
+
+
 def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     """Write CARD.md in `place`.
 
@@ -308,7 +355,7 @@ def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     """
     precisions = folder / PRECISION / "tables.md"
     parts = [
-        "# starter",
+        f"# {load_pack(pack).name}",
         LIMITS,
         measure(pack, _prepared(folder), folder / "measured"),
         *([f"{PRECISIONS}\n\n{precisions.read_text()}"] if precisions.exists() else []),

@@ -31,7 +31,7 @@ from skinbatch.train.fitting.recipe_parts import gather_part, parts_of
 from skinbatch.train.photos.faces import decode_skin, find_skin
 from skinbatch.train.photos.groups import TakenPhoto
 from skinbatch.train.photos.photo_store import StoredPhoto, read_photo
-from skinbatch.train.recipe_data import View
+from skinbatch.train.recipe_data import PhotoView
 from skinbatch.train.recipe_file import read_recipe
 from skinbatch.train.recipe_sections import CloneSection
 from skinbatch.train.shipped import find_recipe
@@ -60,7 +60,7 @@ def measure_clones(packs: Sequence[str], photos: Path, out: Path) -> Iterator[st
     gathered = gather_part(recipe, part)
 
     def boxed(taken: Sequence[TakenPhoto], name: str) -> list[BoxedPhoto]:
-        whole = [replace(photo, view=View(face=False)) for photo in taken]
+        whole = [replace(photo, view=PhotoView(face=False)) for photo in taken]
         faces = Faces(base, False, "cpu", True, out)
         return boxed_photos(whole, part.data, stage.classes, faces, str(recipe.file), name)
 

@@ -110,8 +110,8 @@ class Simulated:
 class PlannedBefore(Planner):
     """Read the plan that another process has written, so that listing takes no memory here."""
 
-    def of_score(self) -> Plan:
-        return self.of_retry()
+    def plan_source(self) -> Plan:
+        return self.newest_plan()
 
 
 class SimulatedEngine:

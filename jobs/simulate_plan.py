@@ -53,5 +53,5 @@ def plan_listing(photos: int, work: Path) -> tuple[int, int, float]:
     run = Run(prepare(str(listing), str(work / "dest"), config), SilentPresenter(), "simulate")
     started = time.perf_counter()
     planner = Planner(run.prepared, run.presenter, run.log, lambda: None)
-    plan = planner.of_score()
+    plan = planner.plan_source()
     return plan.photos, len(plan.units), time.perf_counter() - started

@@ -18,7 +18,7 @@ from skinbatch.archive.formats import (
     is_resource_fork,
 )
 from skinbatch.archive.globs import EXCLUDED, Globs, opens
-from skinbatch.archive.seen import Seen
+from skinbatch.archive.seen import SeenNames
 from skinbatch.archive.sniff import has_photos, hash_of, skip_label
 from skinbatch.config import Config
 from skinbatch.errors import ForbiddenError, NotFoundError, UsageError
@@ -82,7 +82,7 @@ class RowSource(ABC):
             ) from e
 
     def _listed(self) -> Iterator[ListedRow]:
-        seen = Seen()
+        seen = SeenNames()
         for row in self.rows():
             if not row.uri:
                 self.skipped[NO_URI] += 1

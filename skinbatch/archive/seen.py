@@ -8,7 +8,7 @@ from collections import defaultdict
 _FIRST, _REST = 2, 8
 
 
-class Seen:
+class SeenNames:
     """Remember names by 80 bits of their hashes.
 
     The first bits choose a bucket, and the others are searched for in it. That any two of a billion

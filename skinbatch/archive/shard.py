@@ -163,6 +163,7 @@ class _ShardVersion:
         if self.kind == "zip":
             yield self._stepping(zip_members(self.ranged()))
             return
+        assert self.kind == "tar", f"{self.kind}: has no members to step through"
         with self._store.stream(self._key, version=self._version, size=self._size) as stream:
             watched = WatchedStream(stream, self._reading)
             yield self._stepping(

@@ -16,10 +16,10 @@ from skinbatch.toml_file import read_toml
 from skinbatch.train.fitting.progress import TrainingStep
 
 if TYPE_CHECKING:
-    from skinbatch.train.session import Outcome
+    from skinbatch.train.session import TrainingOutcome
 
 
-class StageName(StrEnum):
+class StageChoice(StrEnum):
     """Name the stages that can be trained."""
 
     SEGMENTER = "segmenter"
@@ -74,7 +74,7 @@ def describe_point(point: Mapping[str, float]) -> str:
 
 def train(
     stage: Annotated[
-        StageName, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")
+        StageChoice, typer.Argument(metavar="STAGE", help="segmenter, detector or classifier.")
     ],
     recipe: Annotated[
         str,
@@ -172,7 +172,7 @@ def recipes(
     )
 
 
-def as_text(outcome: Outcome, stage: str) -> str:
+def as_text(outcome: TrainingOutcome, stage: str) -> str:
     """Return the report of a training: the pack, its numbers and the next command."""
     pack = outcome.pack
     first = "Nothing to do: this training is done" if outcome.trained is None else "Trained"

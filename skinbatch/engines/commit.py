@@ -35,7 +35,9 @@ def commit(run: Run, work: Work, handed_out: bool) -> Ending:
     run.presenter.phase("cleaning up")
     cleanup.clean_up(work.ledger, newest, fresh=not handed_out)
     if not settled:
+        # Raises if another driver has planned something else meanwhile.
         plan.newest_alike(run.store, run.fingerprint, current)
+
     exit_code, message = _judged(run, newest, work.todo if nothing_to_do else None)
     return Ending("done", exit_code, message, newest, nothing_to_do)
 

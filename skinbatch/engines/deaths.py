@@ -25,14 +25,14 @@ class DeathRecord:
     ) -> None:
         self._store, self._fingerprint, self._run_id = store, fingerprint, run_id
         self._note = note
-        self._earlier = receipts.attempts(store, fingerprint)
+        self._earlier = receipts.deaths(store, fingerprint)
 
     def of(self, unit: WorkUnit) -> Deaths:
         """Return the failed attempts that earlier runs recorded for a unit with the same inputs."""
-        keys = self._earlier.get((unit.unit_id, unit.inputs_sha256[:12]), ())
+        keys = self._earlier.get((unit.unit_id, receipts.inputs_name(unit.inputs_sha256)), ())
         if len(keys) < DEATHS_TO_BLAME:  # only a verdict needs the reason
             return Deaths(len(keys), "on record")
-        last = receipts.last_attempt(self._store, keys)
+        last = receipts.last_death(self._store, keys)
         return Deaths(
             len(keys), str(last.get("reason", "on record")), last.get("timed_out") is True
         )
@@ -53,6 +53,6 @@ class DeathRecord:
             "at": now(),
             "run_id": self._run_id,
         }
-        receipts.write_attempt(
+        receipts.write_death(
             self._store, self._fingerprint, unit.unit_id, unit.inputs_sha256, record
         )

@@ -61,7 +61,7 @@ def _plan_execute_commit(
 ) -> Ending:
     """Take the steps of a run, and return how it ends."""
     try:
-        plan = run.planner.of_retry() if retrying else run.planner.of_score()
+        plan = run.planner.newest_plan() if retrying else run.planner.plan_source()
     except NothingSince:
         since = run.prepared.config.source.since
         message = f"nothing to do: nothing was modified since {since}"
@@ -70,7 +70,7 @@ def _plan_execute_commit(
     work = _read_what_is_done(run, plan)
     if request is not None:
         run.presenter.phase("choosing rows")
-    todo = work.to_retry(request) if retrying else work.to_score()
+    todo = work.begin_retry(request) if retrying else work.begin_score()
     _record_what_there_is(run, work)
     if not todo.units:
         return commit(run, work, handed_out=False)

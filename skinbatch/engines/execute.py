@@ -48,6 +48,7 @@ def execute(run: Run, work: Work, todo: Todo, engine: Engine) -> Executed:
     drift = Drift(events.publish)
     gone = Gone(settings.max_gone, work.plan, snapshot.newest_that_counts(work.ledger) is None)
     run.log.write()
+
     deaths = DeathRecord(run.store, run.fingerprint, run.id, run.presenter.note)
     # The last two may write to the store. By then everybody else has heard of the event.
     events.subscribe(
@@ -67,6 +68,7 @@ def execute(run: Run, work: Work, todo: Todo, engine: Engine) -> Executed:
 
     run.presenter.phase("starting workers")
     pool = engine.start(replace(run.prepared.context, units=todo.units))
+
     assignments, idle = todo.assignments, set[int]()
     try:
         for _ in range(MAX_ROUNDS):
@@ -88,7 +90,8 @@ def execute(run: Run, work: Work, todo: Todo, engine: Engine) -> Executed:
                 break
             if gone.judge(totals.rows, drift.lost_shards(run.planner.locator)):
                 break
-            work.plan = run.planner.anew(work.plan, drift)
+
+            work.plan = run.planner.plan_again(work.plan, drift)
             assignments = work.assignments()
             pool.restore()
     finally:

@@ -44,7 +44,7 @@ class Planner:
         self.locator = Locator(prepared.config.storage)
         self._members: dict[ShardRef, int] = {}
 
-    def of_score(self) -> Plan:
+    def plan_source(self) -> Plan:
         """List the source and return its plan. The plan is written unless it equals the newest one.
 
         Raises:
@@ -69,7 +69,7 @@ class Planner:
             destination.write_scoring(self.store, self.prepared.scoring)
         return self._write(listing, newest, dest.bits, anew=damage is not None)
 
-    def of_retry(self) -> Plan:
+    def newest_plan(self) -> Plan:
         """Return the newest plan. Raises UsageError if there is none or if it is damaged."""
         newest, damage = plan.newest_whole(self.store, self.fingerprint)
         if damage is not None:
@@ -82,7 +82,7 @@ class Planner:
             )
         return newest
 
-    def anew(self, current: Plan, drift: Drift) -> Plan:
+    def plan_again(self, current: Plan, drift: Drift) -> Plan:
         """Write a new plan with the changes that the workers found in the source."""
         dest = destination.require_destination(self.store)
         listing = drift.apply(

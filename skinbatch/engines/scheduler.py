@@ -143,18 +143,21 @@ class Scheduler:
             reason = stop_reason()
             self.stopped = self.stopped or reason
             self._wake()
+
             while self.idle and not self.stopped and self.fatal is None:
                 assignment = self._again.popleft() if self._again else next(assignments, None)
                 if assignment is None:
                     exhausted = True
                     break
                 self._hand_out(assignment)
+
             no_more = exhausted and not self._again and not self._later and not self._counts
             if no_more or self.stopped or self.fatal is not None:
                 if not self._busy:
                     self.publish(Tick(0))  # the last commits may be newer than the last look
                     return
                 self._release_idle()
+
             events = self.pool.wait(_TICK_S)
             for event in events:
                 self._take(event)
@@ -244,6 +247,7 @@ class Scheduler:
         self._later.append((time.monotonic() + step.pause * self.store_timeout_s, assignment))
 
     def _bury(self, death: Death) -> None:
+        """Decide what becomes of the unit of a dead worker, if it had one."""
         was_ready = death.worker in self.idle
         self.idle.discard(death.worker)
         busy = self._busy.pop(death.worker, None)
@@ -293,14 +297,13 @@ class Scheduler:
             limit = self.stall_timeout_s + (self.store_timeout_s if seen.on_store else 0)
             if now - busy.since > limit:
                 reason = f"no photo made progress for {limit:g} s"
-                if seen.on_store:  # the store is to blame, not the unit
-                    del self._busy[worker]
-                    self.pool.replace(worker, reason)
-                    self._retry_later(busy.assignment, f"the store did not answer: {reason}")
-                    continue
                 del self._busy[worker]
                 self.pool.replace(worker, reason)
-                self._blame(busy.assignment, reason, timed_out=True)
+                if seen.on_store:
+                    self._retry_later(busy.assignment, f"the store did not answer: {reason}")
+                else:
+                    self._blame(busy.assignment, reason, timed_out=True)
+
         photos = sum(progress[w].photos for w in self._busy if w in progress)
         self.publish(Tick(photos))
 

@@ -98,7 +98,7 @@ def evaluate(
 
     Example:
         >>> from skinbatch.reading import destination_store
-        >>> result = evaluate(destination_store("scored"), Request(Path("truth.csv")))
+        >>> result = evaluate(destination_store("scored"), EvaluationRequest(Path("truth.csv")))
         >>> result.numbers["lesions"]["detection"]["all boxes"]["100"]["ap50"].value
         1.0
     """

@@ -113,7 +113,7 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
 
 
 def _stale(ledger: Ledger, own: Snapshot, moved: Moved) -> Iterator[str]:
-    """Return the keys to delete, in the order in which they must be deleted."""
+    """Yield the keys to delete, in the order in which they must be deleted."""
     named = set(own.receipts)
     needless = superfluous(ledger, named, moved)
     for stub in ledger.receipts_besides(named):
@@ -124,7 +124,7 @@ def _stale(ledger: Ledger, own: Snapshot, moved: Moved) -> Iterator[str]:
 
 
 def _needless(ledger: Ledger) -> Iterator[str]:
-    """Return folds and records of attempts, which no snapshot names."""
+    """Yield the keys of folds and records of attempts, which no snapshot names."""
     for prefix in (
         layout.folds_prefix(ledger.fingerprint),
         layout.attempts_prefix(ledger.fingerprint),

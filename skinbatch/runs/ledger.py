@@ -43,7 +43,7 @@ class Ledger:
         self.strays: set[str] = set()
         # Objects that cannot be read as the receipt, fold or snapshot that they should be.
         self.unreadable: set[str] = set()
-        # Number of receipts that are in no snapshot or fold.
+        # Receipts that are in no snapshot or fold.
         self.read_singly: list[Stub] = []
         # Files that hold the tables of many units, as in the last listing.
         self.merged: list[MergedFile] = []
@@ -337,7 +337,7 @@ class Ledger:
         yield from sorted(self.orphans)
 
     def changed(self) -> Iterator[Stub]:
-        """Return receipts that differ from their copy in a snapshot or fold. Each of them is read."""
+        """Yield receipts that differ from their copy in a snapshot or fold. Each of them is read."""
         singly = set(self.read_singly)
         copied = (
             stub

@@ -116,8 +116,8 @@ def write_fold(store: Store, fingerprint: str, n: int, entries: Iterable[Entry])
     )
 
 
-def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
-    """Return (unit_id, first 12 digits of its inputs_sha256) -> keys of recorded failed attempts."""
+def deaths(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequence[str]]:
+    """Return (unit_id, `inputs_name` of the unit) -> keys of the recorded deaths of its workers."""
     keys: dict[tuple[str, str], list[str]] = defaultdict(list)
     prefix = layout.attempts_prefix(fingerprint)
     for info in store.list(prefix):
@@ -126,7 +126,7 @@ def attempts(store: Store, fingerprint: str) -> Mapping[tuple[str, str], Sequenc
     return keys
 
 
-def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
+def last_death(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
     """Return the newest of these records; empty if none can be read."""
     records = []
     for key in keys:
@@ -135,11 +135,14 @@ def last_attempt(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
     return max(records, key=lambda record: str(record.get("at", "")), default={})
 
 
-def write_attempt(
+def inputs_name(inputs_sha256: str) -> str:
+    """Return the part of a unit's inputs_sha256 that is in the names of its deaths."""
+    return inputs_sha256[:12]
+
+
+def write_death(
     store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]
 ) -> None:
-    """Record a failed attempt, so that the next driver continues the count."""
-    key = (
-        f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_sha256[:12]}.{layout.fresh()}.json"
-    )
+    """Record that a worker died of a unit, so that the next driver continues the count."""
+    key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_name(inputs_sha256)}.{layout.fresh()}.json"
     store.put(key, redacted(json.dumps(dict(record))).encode())

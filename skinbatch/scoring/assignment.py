@@ -52,13 +52,18 @@ class Reuse:
 class Assignment:
     """Describe one attempt at a unit.
 
-    whole_sha256: inputs of the planned unit that `unit` is, or is a half of. reuse: where older
-    rows may be. reuse_ok_only: copy only `ok` rows, for a retry. again: image_ids as in the tables
-    that are scored again; every other older row is copied, whatever its status. None to decide by
-    reuse_ok_only. request: as in Receipt. earlier: where an earlier scoring's rows may be, from
-    which results of stages are taken. verdict: the unit is one photo that has killed its workers,
-    and its row gets this status and error without being decoded. unread: its shard is not read
-    either, not even for the member's name.
+    Attributes:
+        whole_sha256: inputs of the planned unit that `unit` is, or is a half of.
+        generation: rises with each time that a unit with these inputs is scored again.
+        reuse: tables of this scoring in which rows of unchanged photos may be.
+        reuse_ok_only: copy only rows that are `ok`, for a retry.
+        again: image_ids, as in the tables, that are scored again; every other older row is copied,
+            whatever its status. None: reuse_ok_only decides.
+        request: as in Receipt.
+        earlier: tables of an earlier scoring, from which results of unchanged stages are taken.
+        verdict: the unit is one photo that has killed its workers, and its row gets this status and
+            error without being decoded.
+        unread: for a verdict, the shard is not read either, not even for the member's name.
     """
 
     unit: WorkUnit
@@ -81,13 +86,17 @@ class Assignment:
 class UnitDone:
     """Report that the unit is committed.
 
-    changed: photos that were read in another version than planned, as read. vanished: image_ids
-    that are gone. Neither makes the unit fail. receipt: None if no photo was left. failed: rows of
-    this attempt that are not ok, by status, without copied rows. reasons: the most common of their
-    statuses and errors, without the photos' names. failures: the first 100 of those rows for the
-    log: image_id, status, error. notes: reasons why stages were run whose results should have been
-    taken. traffic: see storage.traffic. gpu_memory: most bytes of GPU memory that the worker has
-    reserved so far; 0 without a GPU.
+    Attributes:
+        receipt: None if no photo was left.
+        changed: photos that were read in another version than planned, as read.
+        vanished: image_ids that are gone. Neither they nor changed photos make the unit fail.
+        skipped: number of members that are no photos, by ending.
+        failed: number of rows of this attempt that are not ok, by status, without copied rows.
+        reasons: the most common of their statuses and errors, without the photos' names.
+        failures: the first 100 of those rows, for the log: image_id, status, error.
+        notes: reasons why stages were run whose results should have been taken.
+        traffic: see storage.traffic.
+        gpu_memory: most bytes of GPU memory that the worker has reserved so far; 0 without a GPU.
     """
 
     receipt: Receipt | None

@@ -111,7 +111,10 @@ class UnitScorer:
 
     @property
     def photos_further(self) -> int:
-        """Return the photos decoded or scored in the present unit, to show progress."""
+        """Return the photos of the present unit that are done, to show progress.
+
+        A photo counts once when it is decoded and once when it is scored.
+        """
         return self._further // 2
 
     @property
@@ -179,28 +182,29 @@ class UnitScorer:
             computed_by=self.scorer.computed_by,
             step=lambda: self._step(photos=0),
         )
-        decode = self.context.config.decode
         reader = read_unit(
             assignment.unit,
             self.locator,
-            decode,
+            self.context.config.decode,
             self._fetch_threads(assignment.unit),
             skip=older.has,
             reading=reading,
         )
-        rows, to_copy = (
-            self._verdict_rows(assignment, reader)
-            if assignment.verdict
-            else self._fresh_rows(assignment, reader, older, earlier)
-        )
-        if assignment.verdict is None:
+
+        to_copy: list[tuple[ImageRef, str | None]] = []
+        if assignment.verdict:
+            rows = self._verdict_rows(assignment, reader)
+        else:
+            rows, to_copy = self._fresh_rows(assignment, reader, older, earlier)
             to_copy += [(ref, None) for ref in assignment.unit.images if older.has(ref)]
+
         changed, vanished = tuple(reader.changed), tuple(r.image_id for r in reader.vanished)
         if assignment.is_half and (changed or vanished):
             return UnitFailed("drift", "photos changed while they were read", changed, vanished)
         unit = amended(assignment, changed, vanished).unit
         if unit.shard is None and not unit.images:
             return UnitDone(None, changed, vanished, reader.skipped)
+
         copied = older.copy(to_copy, unit.unit_id)
         computed_by = copied.computed_by | ({self.scorer.computed_by} if rows else set())
         contents = _Contents(
@@ -212,6 +216,7 @@ class UnitScorer:
             earlier.files_of(rows),
         )
         receipt = self._commit(replace(assignment, unit=unit), contents, started)
+
         failed = [row for row in rows if row.result.status is not Status.OK]
         reasons = Counter(map(_reason, failed)).most_common(MAX_REASONS)
         statuses = Counter(row.result.status.value for row in failed)
@@ -219,9 +224,15 @@ class UnitScorer:
             (r.ref.image_id, r.result.status.value, r.result.error or "")
             for r in failed[:MOST_TOLD]
         )
-        notes = tuple(earlier.notes)
         return UnitDone(
-            receipt, changed, vanished, reader.skipped, statuses, dict(reasons), named, notes
+            receipt,
+            changed,
+            vanished,
+            reader.skipped,
+            failed=statuses,
+            reasons=dict(reasons),
+            failures=named,
+            notes=tuple(earlier.notes),
         )
 
     def _fetch_threads(self, unit: WorkUnit) -> int:
@@ -230,9 +241,7 @@ class UnitScorer:
             return self.threads
         return max(self.threads, REQUESTS)
 
-    def _verdict_rows(
-        self, assignment: Assignment, reader: UnitReader
-    ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
+    def _verdict_rows(self, assignment: Assignment, reader: UnitReader) -> list[Row]:
         """Return the rows of a photo that must not be touched again.
 
         A shard is read for its member's name only, or not at all.
@@ -246,12 +255,12 @@ class UnitScorer:
             refs = (unnamed_ref(unit.shard, unit.start, status),)
         else:
             refs = tuple(fetched.ref for fetched in reader)
-        return [Row(ref, unit.unit_id, ImageResult(status, error)) for ref in refs], []
+        return [Row(ref, unit.unit_id, ImageResult(status, error)) for ref in refs]
 
     def _fresh_rows(
         self, assignment: Assignment, reader: UnitReader, older: OlderRows, earlier: EarlierResults
     ) -> tuple[list[Row], list[tuple[ImageRef, str | None]]]:
-        """Yield rows of what has to be scored, and collect members whose rows are to be copied."""
+        """Return rows of what had to be scored, and the members whose rows are to be copied."""
         rows: list[Row] = []
         to_copy: list[tuple[ImageRef, str | None]] = []
 

@@ -118,9 +118,13 @@ _GRADE = (
     _field(
         "grade",
         pa.string(),
-        f"Severity by the scheme: mild, moderate, severe, very_severe. {_GRADE_CAVEAT}",
+        f"Severity in the words of the scheme; mild, moderate, severe or very_severe by Hayashi. {_GRADE_CAVEAT}",
     ),
-    _field("grade_level", pa.int8(), f"The grade as a number, 0-3. {_GRADE_CAVEAT}"),
+    _field(
+        "grade_level",
+        pa.int8(),
+        f"The grade as a number from 0, which is the mildest of the scheme. {_GRADE_CAVEAT}",
+    ),
     _field(
         "grade_scheme",
         pa.string(),

@@ -57,7 +57,7 @@ Window = tuple[Fraction, Fraction, Fraction, Fraction]
 Windows = Annotated[tuple[Window, ...], Field(min_length=1)]
 
 
-class View(Section):
+class PhotoView(Section):
     """Describe the part of a photo that is used.
 
     Attributes:
@@ -72,7 +72,7 @@ class View(Section):
     face: bool | None = None
 
     @model_validator(mode="after")
-    def _check_windows(self) -> View:
+    def _check_windows(self) -> PhotoView:
         for x1, y1, x2, y2 in self.crop or ():
             if not (x1 < x2 and y1 < y2):
                 raise ValueError(
@@ -81,7 +81,7 @@ class View(Section):
         return self
 
 
-class TruthSource(View):
+class TruthSource(PhotoView):
     """Describe a set of annotated photos.
 
     Attributes:
@@ -111,7 +111,7 @@ class TruthSource(View):
         return self
 
 
-class Negatives(View):
+class Negatives(PhotoView):
     """Describe photos with nothing to find.
 
     Attributes:
@@ -124,7 +124,7 @@ class Negatives(View):
     valid_share: ProperShare | None = None
 
 
-class DataSection(View):
+class DataSection(PhotoView):
     """Hold [data].
 
     Attributes:

@@ -41,7 +41,7 @@ NOTHING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingOutcome:
     """Hold the result of a training.
 
     Attributes:
@@ -81,7 +81,7 @@ def train(
     ray_address: str | None = None,
     data_folder: Path | None = None,
     group: str | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train one stage of a pack from a recipe, and write the pack to `out/<name>`.
 
     Checkpoints, log and curves go to the stage's folder in `work`, beside the pack. Recipes of
@@ -139,7 +139,7 @@ def _train(
     progress: TrainingProgress,
     strict: bool,
     ray_address: str | None,
-) -> Outcome:
+) -> TrainingOutcome:
     recipe, checked = check_photos(recipe, progress)
     problems = checked.problems
     write_json(work / PROBLEMS, problems.as_json())
@@ -178,7 +178,7 @@ def _fit(
 
 def _write_pack(
     recipe: Recipe, trained: TrainedStage, checked: CheckedPhotos, out: Path, work: Path
-) -> Outcome:
+) -> TrainingOutcome:
     """Write the pack, try it on a validation photo, and record that the training is done."""
     counts = {kind.value: len(mine) for kind, mine in checked.problems.by_kind().items()}
     pack = write_pack(trained, recipe, out, work, counts)
@@ -196,10 +196,10 @@ def _write_pack(
         "tried": tried,
     }
     write_json(work / DONE, done)
-    return Outcome(pack, work, trained, counts, metrics, tried)
+    return TrainingOutcome(pack, work, trained, counts, metrics, tried)
 
 
-def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None:
+def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> TrainingOutcome | None:
     """Return the finished training if the pack still is as it was written.
 
     With `strict`, problems in its photos raise UsageError.
@@ -220,7 +220,9 @@ def _done(recipe: Recipe, out: Path, work: Path, strict: bool) -> Outcome | None
         raise UsageError(
             f"{number} problems in the annotated photos; {work / PROBLEMS}, which named them, is damaged"
         )
-    return Outcome(pack, work, None, done["problems"], tuple(done["metrics"]), done["tried"])
+    return TrainingOutcome(
+        pack, work, None, done["problems"], tuple(done["metrics"]), done["tried"]
+    )
 
 
 def _try(pack: Pack, photo: Path) -> dict[str, Any] | None:

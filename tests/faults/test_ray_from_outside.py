@@ -23,7 +23,7 @@ import urllib.request
 import psutil
 from skinbatch.config import parse_config
 from skinbatch.engines.score import score
-from skinbatch.engines.presenter import Silent
+from skinbatch.engines.presenter import SilentPresenter
 from skinbatch.engines.ray_engine import RayEngine, ray
 
 engine = RayEngine(parse_config({}).engine)  # this process's session: the run below finds it

@@ -20,7 +20,7 @@ from tests.faces import face, png, write_tree
 def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what happens in a run, in order: `worker` is started, or the source is `listed`."""
     events: list[str] = []
-    start, of_score = LocalPool.__init__, Planner.of_score
+    start, plan_source = LocalPool.__init__, Planner.plan_source
 
     def started(self: LocalPool, context: ScoringContext) -> None:
         events.append("worker")
@@ -29,10 +29,10 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def listed(self: Planner) -> Plan:
         events.append("listed")
-        return of_score(self)
+        return plan_source(self)
 
     monkeypatch.setattr(LocalPool, "__init__", started)
-    monkeypatch.setattr(Planner, "of_score", listed)
+    monkeypatch.setattr(Planner, "plan_source", listed)
     POOLS.clear()
     return events
 

@@ -44,7 +44,7 @@ from skinbatch.types import WorkUnit
 
 work = Path(sys.argv[1])
 simulate.write_plan(work, 20, in_folder=True)
-run = simulate.Run(simulate.prepare_simulated(work, in_folder=True), simulate.Silent(), "test")
+run = simulate.Run(simulate.prepare_simulated(work, in_folder=True), simulate.SilentPresenter(), "test")
 run.planner = simulate.PlannedBefore(run.prepared, run.presenter, run.log, lambda: None)
 engine = FakeRayEngine(2)
 assert simulate.drive(run, engine).exit_code == 0

@@ -15,7 +15,7 @@ from skinbatch.models.runtime.fallback import Unfit, first_line, load_openvino
 from skinbatch.models.runtime.numbers import OutputTree, difference, tensors_of
 from skinbatch.models.runtime.runtime import Precision, Runtime
 
-Run = Callable[[Tensor], Any]
+RunNetwork = Callable[[Tensor], Any]
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +29,7 @@ class Network:
 
     name: str
     module: nn.Module
-    run: Run
+    run: RunNetwork
     size: tuple[int, int]
     any_size: bool = False
 
@@ -40,7 +40,7 @@ class Network:
         return example(height, width), torch.cat((example(*other).flip(3), example(*other)))
 
 
-def prepare(network: Network, runtime: Runtime, device: str, precision: Precision) -> Run:
+def prepare(network: Network, runtime: Runtime, device: str, precision: Precision) -> RunNetwork:
     """Return a callable that gives the network's numbers, run by the best runtime there is.
 
     OpenVINO is not used on GPUs, nor if it cannot convert the network or gives other numbers on two
@@ -62,7 +62,7 @@ def prepare(network: Network, runtime: Runtime, device: str, precision: Precisio
     """
     if precision == "fp16":
         return network.run
-    if runtime.name != "torch":
+    if runtime.name in ("auto", "openvino"):
         try:
             return _with_openvino(network, runtime, device, precision)
         except Unfit as e:
@@ -85,7 +85,7 @@ def computed_by(runtime: Runtime, device: str, precision: Precision) -> str:
     library, lowest = "torch", precision
     if precision == "bf16" and not computes_bf16(device):
         lowest = "fp32"
-    if runtime.name != "torch" and precision != "fp16":
+    if runtime.name in ("auto", "openvino") and precision != "fp16":
         try:
             lowest = load_openvino(device).lowest(precision)
             library = "openvino"
@@ -94,7 +94,9 @@ def computed_by(runtime: Runtime, device: str, precision: Precision) -> str:
     return f"{library} on {device.split(':')[0]} in {lowest}"
 
 
-def _with_openvino(network: Network, runtime: Runtime, device: str, precision: Precision) -> Run:
+def _with_openvino(
+    network: Network, runtime: Runtime, device: str, precision: Precision
+) -> RunNetwork:
     openvino_runtime = load_openvino(device)
     try:
         first, second = network.examples()
@@ -105,9 +107,8 @@ def _with_openvino(network: Network, runtime: Runtime, device: str, precision: P
             network.run, network.module, (first, second), runtime, precision
         )
         outputs = compiled(second)
-    except (
-        Exception
-    ) as e:  # a user's network may fail in any way, and then fails on torch or runs there
+    # A user's network may fail in any way. It then fails on torch too, or runs there.
+    except Exception as e:
         raise Unfit(first_line(e)) from e
 
     if wrong := difference(tensors_of(right), outputs, compiled.precision):
@@ -123,14 +124,13 @@ def computes_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _autocast(network: Network, device: str) -> Run:
+def _autocast(network: Network, device: str) -> RunNetwork:
     """Return a callable that lets torch compute in bf16, or in fp32 if the outputs do not allow it."""
     try:
         with torch.no_grad():
             layout = OutputTree(network.run(network.examples()[0]))
-    except (
-        Exception
-    ) as e:  # a user's network may fail in any way on an example and still work on photos
+    # A user's network may fail in any way on an example and still work on photos.
+    except Exception as e:
         log.warning("%s is computed in fp32, not in bf16: %s", network.name, first_line(e))
         return network.run
 

@@ -36,7 +36,7 @@ class ClassedPhoto:
 
     Attributes:
         classes: of the model; () for none of them.
-        windows: see View.
+        windows: see PhotoView.
         group: the person, or whatever else [data] `group` names; None if unknown.
         negative: the folder of negatives that the photo is from, or None.
     """

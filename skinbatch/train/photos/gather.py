@@ -20,7 +20,7 @@ from skinbatch.errors import UsageError
 from skinbatch.models.architectures import StageName
 from skinbatch.tables.names import composed
 from skinbatch.train.photos.groups import TakenPhoto, held_back, with_groups
-from skinbatch.train.recipe_data import DataSection, Negatives, TruthSource, View
+from skinbatch.train.recipe_data import DataSection, Negatives, PhotoView, TruthSource
 from skinbatch.train.results.result import DataCount
 
 # The class that photos of none of the classes are counted as.
@@ -227,8 +227,8 @@ class _Reader:
             '`data.map`, or "" for none'
         )
 
-    def _view(self, source: View) -> View:
-        return View(
+    def _view(self, source: PhotoView) -> PhotoView:
+        return PhotoView(
             crop=source.crop if source.crop is not None else self.data.crop,
             face=source.face if source.face is not None else bool(self.data.face),
         )

@@ -17,7 +17,7 @@ from skinbatch.annotations.problems import Kind, Problem
 from skinbatch.annotations.split import split
 from skinbatch.errors import UsageError
 from skinbatch.metrics.bootstrap import numbered
-from skinbatch.train.recipe_data import DataSection, View
+from skinbatch.train.recipe_data import DataSection, PhotoView
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TakenPhoto:
     photo: AnnotatedPhoto
     path: Path
     classes: tuple[str, ...]
-    view: View
+    view: PhotoView
     source: str
     negative: bool = False
     repeat: int = 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 
-from skinbatch.archive.seen import Seen
+from skinbatch.archive.seen import SeenNames
 
 
 def test_each_name_is_new_once() -> None:
-    seen = Seen()
+    seen = SeenNames()
     names = [f"s3://photos/{n:07d}.jpg" for n in range(50_000)]
     assert all(seen.add(name) for name in names)
     assert not any(seen.add(name) for name in names)
@@ -19,7 +19,7 @@ def test_each_name_is_new_once() -> None:
 def test_names_take_few_bytes() -> None:
     """Leave out the first names, for which the buckets are made."""
     tracemalloc.start()
-    seen = Seen()
+    seen = SeenNames()
     for n in range(200_000):
         seen.add(str(n))
     few, _ = tracemalloc.get_traced_memory()

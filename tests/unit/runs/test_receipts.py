@@ -121,15 +121,15 @@ def test_failed_attempts_are_found_by_unit_and_inputs_and_the_newest_tells_why(
             "timed_out": "progress" in reason,
             "at": f"2026-01-0{(n + 1) % 3 + 1}",
         }
-        receipts.write_attempt(store, FP, unit.unit_id, unit.inputs_sha256, record)
-    found = receipts.attempts(store, FP)
+        receipts.write_death(store, FP, unit.unit_id, unit.inputs_sha256, record)
+    found = receipts.deaths(store, FP)
     assert {name: len(keys) for name, keys in found.items()} == {
         (unit.unit_id, unit.inputs_sha256[:12]): 3
     }
     (keys,) = found.values()
-    assert receipts.last_attempt(store, keys)["timed_out"] is True
+    assert receipts.last_death(store, keys)["timed_out"] is True
     store.put(keys[0], b"{")
-    assert len([key for key in keys if receipts.last_attempt(store, [key])]) == 2
+    assert len([key for key in keys if receipts.last_death(store, [key])]) == 2
 
 
 def test_halves_of_a_retry_count_before_the_whole_unit_of_an_older_generation(

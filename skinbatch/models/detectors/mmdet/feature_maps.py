@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from skinbatch.models.runtime.network import Network, Run, prepare
+from skinbatch.models.runtime.network import Network, RunNetwork, prepare
 from skinbatch.models.runtime.runtime import Precision, Runtime
 
 # Height and width of the example for models that read photos of any size.
@@ -79,7 +79,7 @@ def _dense_head(model: Any) -> Any:
     return next((head for head in heads if isinstance(head, BaseDenseHead)), None)
 
 
-def _replace(model: Any, head: Any, run: Run) -> None:
+def _replace(model: Any, head: Any, run: RunNetwork) -> None:
     """Compute the head's numbers with the feature maps, and let the head find them there.
 
     The head is still called, so that its outputs are checked.

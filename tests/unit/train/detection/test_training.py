@@ -46,11 +46,11 @@ from pathlib import Path
 from skinbatch.train.fitting import course
 from skinbatch.train.detection.training import train_detector
 from skinbatch.train.recipe_file import read_recipe
-from skinbatch.train.fitting.progress import Silent
+from skinbatch.train.fitting.progress import SilentProgress
 
 course.SAVE_EVERY_S = course.SHOW_EVERY_S = 0.0
 
-class Printing(Silent):
+class Printing(SilentProgress):
     def step(self, now):
         print(now.step, flush=True)
 

@@ -109,58 +109,75 @@ def parquet_rows(
     chosen = rows[part[0] : part[1]]
     if not chosen:
         return
-    start, stop = chosen[0], chosen[-1] + 1
     # They need a ParquetFile of their own: all batches of one have the size that was requested
     # last.
     beside = open_parquet(file) if columns.coded else parquet
     texts = Texts()
+
     first = 0
     for group in range(parquet.metadata.num_row_groups):
         end = first + parquet.metadata.row_group(group).num_rows
-        if start < end and first < stop:
-            row = first
-            status, damage = (
-                Status.CORRUPT,
-                f"row group {group} has fewer rows than its footer records",
-            )
-            try:
-                coded = _Coded(beside, group, columns.coded)
-                for batch in _batches(parquet, group, columns):
-                    begin, end_of_batch = row, row + len(batch)
-                    if end_of_batch <= start:
-                        coded.skip(len(batch))
-                        step()
-                    else:
-                        others = {
-                            n: _values(_column(batch, n))
-                            for n in columns.others
-                            if n not in columns.coded
-                        }
-                        others |= coded.values(len(batch))
-                        for number, fetched in _rows(
-                            batch, others, shard, columns, (begin, chosen), limit
-                        ):
-                            if not texts.fit(fetched.ref.meta):
-                                fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
-                            row = number + 1
-                            yield fetched
-                    row = end_of_batch
-                    if row >= stop:
-                        return
-            except DiskError as e:
-                status, damage = Status.UNREADABLE, f"row group {group} cannot be read: {e}"
-            except SkinbatchError:
+        present = range(max(first, chosen[0]), min(end, chosen[-1] + 1))
+        if not present:
+            first = end
+            continue
+
+        status = Status.CORRUPT
+        damage = f"row group {group} has fewer rows than its footer records"
+        row = present.start
+        try:
+            coded = _Coded(beside, group, columns.coded)
+            batches = _batches(parquet, group, columns)
+            for number, fetched in _rows_of_group(
+                batches, coded, shard, columns, (first, chosen), limit, step
+            ):
+                if not texts.fit(fetched.ref.meta):
+                    fetched = replace(fetched, ref=replace(fetched.ref, meta={}))
+                row = number + 1
+                yield fetched
+        except DiskError as e:
+            status, damage = Status.UNREADABLE, f"row group {group} cannot be read: {e}"
+        except SkinbatchError:
+            raise
+        # Arrow and readers of its values raise anything on hostile bytes.
+        except Exception as e:
+            if memory_is_full(e):
                 raise
-            # Arrow and readers of its values raise anything on hostile bytes.
-            except Exception as e:
-                if memory_is_full(e):
-                    raise
-                damage = f"row group {group} cannot be read: {e}"
-            for lost in range(max(row, start), min(end, stop)):
-                if lost not in chosen:
-                    continue
+            damage = f"row group {group} cannot be read: {e}"
+
+        for lost in range(row, present.stop):
+            if lost in chosen:
                 yield Fetched(_ref(shard, lost, None, {}), None, status, f"{shard.uri}: {damage}")
         first = end
+
+
+def _rows_of_group(
+    batches: Iterator[pa.RecordBatch],
+    coded: _Coded,
+    shard: ShardRef,
+    columns: Columns,
+    part: tuple[int, Sequence[int]],
+    limit: int,
+    step: Callable[[], None],
+) -> Iterator[tuple[int, Fetched]]:
+    """Yield the chosen rows of a row group, each with its number in the file.
+
+    part: number of the group's first row, and the numbers of the chosen rows of the file.
+    """
+    begin, chosen = part
+    for batch in batches:
+        if begin + len(batch) <= chosen[0]:
+            coded.skip(len(batch))
+            step()
+        else:
+            plain = [name for name in columns.others if name not in columns.coded]
+            values = {name: _values(_column(batch, name)) for name in plain}
+            values |= coded.values(len(batch))
+            yield from _rows(batch, values, shard, columns, (begin, chosen), limit)
+
+        begin += len(batch)
+        if begin > chosen[-1]:
+            return
 
 
 def _batches(parquet: pq.ParquetFile, group: int, columns: Columns) -> Iterator[pa.RecordBatch]:

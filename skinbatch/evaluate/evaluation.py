@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,6 +113,7 @@ def evaluate(
             f"{request.truth}: {len(lost)} label files give boxes as fractions of photos that are missing, such as "
             f"{lost[0].annotation}; name the folder of the photos with --photos"
         )
+
     phase(f"reading the tables of {store.uri}")
     scored = ScoringTables(store, request.scoring, request.grading)
     check_apart(request, scored)
@@ -123,6 +124,7 @@ def evaluate(
     places, failed = _fine(pairs, scored, request)
     if not len(places):
         raise UsageError(_nothing(request, scored, annotated, pairs))
+
     if request.group == LOOK:
         phase("comparing photos")
     judged, persons = _judged(annotated, pairs, places, scored, request, notes)
@@ -134,40 +136,60 @@ def evaluate(
         name: part.measure(np.ones(len(part.places), np.bool_), request.resampling)
         for name, part in parts.items()
     }
-    ita = scored.numbers("ita_degrees", judged.rows)
     severity = tuple(photo.severity for photo in judged.photos)
-    slices: dict[str, dict[str, Any]] = {}
-    kinds = {"person": persons.slices()}
+    groups = {"person": persons.slices()}
     if request.sliced:
-        kinds = {"skin_tone": by_tone(ita), "severity": by_severity(severity), **kinds}
-    for kind, groups in kinds.items():
-        for name, members in groups.items():
-            phase(f"measuring: {SLICES[kind]} {name}")
-            of_slice = {
-                part_name: part.measure(members[part.places], request.resampling)
-                for part_name, part in parts.items()
-                if members[part.places].any()
-            }
-            slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **of_slice}
-    notes += [
-        f"--map {name}: the truth has no class with this name"
-        for name in request.unused(_names(truth))
-    ]
-    if swapped := [photo for photo in judged.photos if photo.swapped]:
-        number = sum(len(photo.swapped) for photo in swapped)
-        notes.append(
-            f"the corners of {number:,} of the truth's boxes were swapped and have been corrected, in "
-            f"{', '.join(photo.name for photo in swapped[:_SHOWN])}{', …' if len(swapped) > _SHOWN else ''}"
-        )
-    if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
-        notes.append(
-            f"{crowds:,} regions of the truth are marked as a crowd: boxes that lie only in them count neither as right nor "
-            "as false"
-        )
+        tones = by_tone(scored.numbers("ita_degrees", judged.rows))
+        groups = {"skin_tone": tones, "severity": by_severity(severity), **groups}
+    slices = _slices(groups, parts, request, phase)
+
+    notes += _notes_on_truth(truth, judged, request)
     noise = annotators(judged, scored.texts("sha256", judged.rows), request.resampling)
     about = _about(request, scored, truth, annotated, pairs, judged, failed, parts)
     about |= {"groups": persons.about, "annotators": noise, "notes": notes}
     return Evaluation(about, numbers, slices, parts, severity)
+
+
+def _slices(
+    groups: Mapping[str, Mapping[str, NDArray[np.bool_]]],
+    parts: Mapping[str, EvaluationPart],
+    request: EvaluationRequest,
+    phase: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Return kind of slice -> its name -> the numbers over its photos.
+
+    groups: kind -> name -> (N,), whether each judged photo belongs to it.
+    """
+    slices: dict[str, dict[str, Any]] = {}
+    for kind, named in groups.items():
+        for name, members in named.items():
+            phase(f"measuring: {SLICES[kind]} {name}")
+            measured = {
+                part_name: part.measure(members[part.places], request.resampling)
+                for part_name, part in parts.items()
+                if members[part.places].any()
+            }
+            slices.setdefault(kind, {})[name] = {"photos": int(members.sum()), **measured}
+    return slices
+
+
+def _notes_on_truth(truth: Truth, judged: Judged, request: EvaluationRequest) -> Iterator[str]:
+    """Yield what people should know about the annotations that were compared."""
+    for name in request.unused(_names(truth)):
+        yield f"--map {name}: the truth has no class with this name"
+
+    if swapped := [photo for photo in judged.photos if photo.swapped]:
+        number = sum(len(photo.swapped) for photo in swapped)
+        yield (
+            f"the corners of {number:,} of the truth's boxes were swapped and have been corrected, in "
+            f"{', '.join(photo.name for photo in swapped[:_SHOWN])}{', …' if len(swapped) > _SHOWN else ''}"
+        )
+
+    if crowds := sum(len(photo.crowd_labels) for photo in judged.photos):
+        yield (
+            f"{crowds:,} regions of the truth are marked as a crowd: boxes that lie only in them count neither as right nor "
+            "as false"
+        )
 
 
 def _fine(

@@ -9,8 +9,8 @@ from skinbatch.config import StorageSettings, load_config
 from skinbatch.errors import UsageError
 from skinbatch.notebook import NotebookResults
 from skinbatch.runs.results import open_results
-from skinbatch.runs.verify import VerifyReport
 from skinbatch.runs.verify import verify as verify_store
+from skinbatch.runs.verify_report import VerifyReport
 from skinbatch.storage.local import path_of, uri_of
 from skinbatch.storage.locate import absolute, is_s3, open_store
 from skinbatch.storage.store import Store

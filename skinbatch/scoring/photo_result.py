@@ -36,25 +36,18 @@ class PhotoResults:
         if isinstance(boxes, ModelFailure):
             return _failed(boxes, width, height)
 
-        columns: dict[str, float] = {}
-        top: str | None = None
-        for classifier, names, probs in zip(
-            self._models.classifiers, self._columns, outputs.probs, strict=True
-        ):
-            values = probs[n]
-            if isinstance(values, ModelFailure):
-                return _failed(values, width, height)
-            if values is None:
-                continue
-            columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
-            if top is None:
-                top = _top_class(classifier, values)
+        named = self._probabilities(outputs, n)
+        if isinstance(named, ModelFailure):
+            return _failed(named, width, height)
+        probabilities, top = named
 
         masks = self._masks(outputs, n, width, height) if self._config.run.save_masks else None
-        one = outputs.earlier[n]
-        stages = frozenset() if one is None else one.stages
-        if one is not None and DETECTOR in stages:
-            return replace(one.result, probs=columns, top_class=top, mask_rle=masks, taken=stages)
+        earlier = outputs.earlier[n]
+        stages = frozenset() if earlier is None else earlier.stages
+        if earlier is not None and DETECTOR in stages:
+            return replace(
+                earlier.result, probs=probabilities, top_class=top, mask_rle=masks, taken=stages
+            )
 
         quality = face_quality(rgb, face)
         graded = grade(
@@ -84,17 +77,39 @@ class PhotoResults:
             grade=graded.grade,
             grade_level=graded.grade_level,
             grade_scheme=graded.grade_scheme,
-            probs=columns,
+            probs=probabilities,
             top_class=top,
             boxes=graded.boxes,
             mask_rle=masks,
             taken=stages,
         )
 
+    def _probabilities(
+        self, outputs: Inferred, n: int
+    ) -> tuple[dict[str, float], str | None] | ModelFailure:
+        """Return column -> probability for photo `n`, and the first classifier's class."""
+        columns: dict[str, float] = {}
+        top: str | None = None
+        for classifier, names, probs in zip(
+            self._models.classifiers, self._columns, outputs.probs, strict=True
+        ):
+            values = probs[n]
+            if isinstance(values, ModelFailure):
+                return values
+            if values is None:
+                continue
+
+            columns |= {names[c]: float(v) for c, v in zip(classifier.classes, values, strict=True)}
+            if top is None:
+                top = _top_class(classifier, values)
+        return columns, top
+
     def _masks(self, outputs: Inferred, n: int, width: int, height: int) -> Mapping[str, bytes]:
-        one = outputs.earlier[n]
-        if one is not None and SEGMENTER in one.stages and one.result.mask_rle is not None:
-            return one.result.mask_rle
+        earlier = outputs.earlier[n]
+        masks = None if earlier is None else earlier.result.mask_rle
+        if earlier is not None and SEGMENTER in earlier.stages and masks is not None:
+            return masks
+
         label_map = outputs.maps[n]
         assert isinstance(label_map, np.ndarray)
         return mask_rle(label_map, self._models.segmenter.classes, width, height)

@@ -46,6 +46,10 @@ class PhotoVerdict:
     found: Floats
     missed: Floats
 
+    @property
+    def true_count(self) -> int:
+        return len(self.found) + len(self.missed)
+
 
 def judge(truth: Boxes, predicted: Boxes, crowds: Boxes | None = None) -> Verdicts:
     """Match predicted boxes to true ones at one IoU, by the rules of `detection.match`.

@@ -441,7 +441,7 @@ def test_every_counted_box_is_right_or_false_and_every_true_one_found_or_missed(
     verdicts = found.verdicts()
     counted = found.numbers["lesions"]["counted"]
 
-    assert {v.image_id: len(v.found) + len(v.missed) for v in verdicts} == dict(
+    assert {v.image_id: v.true_count for v in verdicts} == dict(
         zip(names, truth.per_photo().tolist(), strict=True)
     )
     assert all(len(v.right) + len(v.false) == v.count for v in verdicts)

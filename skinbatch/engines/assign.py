@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from skinbatch.engines.setup import Prepared
@@ -13,7 +14,7 @@ from skinbatch.errors import StoreError
 from skinbatch.runs import plan, snapshot
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.stub import Stub
+from skinbatch.runs.stub import Stub, Stubs
 from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment, Reuse
 from skinbatch.storage.store import Store
@@ -147,8 +148,11 @@ class Assigner:
     @cached_property
     def _moved(self) -> dict[int | None, list[Stub]]:
         """Return complete receipts of shards that are no longer listed, grouped by shard size."""
-        planned = {family_of(unit_id) for unit_id, _ in self.plan.units.inputs()}
-        unlisted = {name for name in self.ledger.families() if name not in planned}
+        planned = (unit_id for unit_id, _ in self.plan.units.inputs())
+        known = Stubs(self.ledger.table, chain.from_iterable(map(self.ledger.of_unit, planned)))
+        unlisted = {family_of(stub.unit_id) for stub in self.ledger if stub not in known}
+        unlisted.difference_update(family_of(unit_id) for unit_id, _ in self.plan.units.inputs())
+
         moved: dict[int | None, list[Stub]] = {}
         for name in sorted(unlisted):
             if UnitId(name).is_of_shard:

@@ -16,7 +16,7 @@ def commit(run: Run, work: Work, handed_out: bool) -> Ending:
     """
     chosen = work.done()
     newest = snapshot.newest_that_counts(work.ledger)
-    recorded = None if newest is None else (newest.plan, list(newest.receipts))
+    recorded = None if newest is None else (newest.plan, newest.receipts)
 
     # Another driver may have planned the same source at the same time. All use the newest plan.
     current = work.plan

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from skinbatch.engines.run import Run
 from skinbatch.runs import layout
 from skinbatch.runs.run_report import RunReport
 from skinbatch.runs.snapshot import Snapshot
+from skinbatch.runs.stub import Stub
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,9 @@ class Ending:
 def report(run: Run, ending: Ending) -> RunReport:
     """Write the record as it is at the end, and return the report of the run."""
     work = run.work
+    shown: Collection[Stub]
     if ending.snapshot is not None:
-        shown, left = list(ending.snapshot.receipts), 0
+        shown, left = ending.snapshot.receipts, 0
     elif work is not None:
         shown, left = work.done(), work.units_left()
     else:

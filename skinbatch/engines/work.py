@@ -14,7 +14,7 @@ from skinbatch.errors import UsageError
 from skinbatch.runs.folds import Folds
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
-from skinbatch.runs.stub import Stub
+from skinbatch.runs.stub import Stubs
 from skinbatch.runs.units import PlannedUnit, Units
 from skinbatch.scoring.assignment import Assignment
 from skinbatch.types import Receipt
@@ -72,7 +72,7 @@ class Work:
                 if event.outcome.receipt is not None:
                     self.folds.add(self.ledger.add(event.outcome.receipt))
 
-    def done(self) -> list[Stub]:
+    def done(self) -> Stubs:
         """Return the receipts that count for the plan."""
         return self.ledger.done(self.plan.units)
 
@@ -131,13 +131,13 @@ class Work:
         """
         photos, uncounted = self.plan.photos, 0
         counts: dict[str, int] = {}
-        columns = self.plan.units.columns("unit_id", "inputs_sha256", "kind", "count")
-        for unit_id, inputs_sha256, kind, count in columns:
+        columns = self.plan.units.columns("unit_id", "inputs_sha256", "kind", "count", "stop")
+        for unit_id, inputs_sha256, kind, count, stop in columns:
             if count is None:
                 proof = self.ledger.proof(unit_id, inputs_sha256)
                 uncounted += proof is None
                 photos += sum(stub.rows for stub in proof or ())
-            elif kind != "loose":
+            elif kind != "loose" and stop is None:  # otherwise the range tells
                 counts[unit_id] = count
 
         again = {receipt.unit_id: receipt.inputs_count for _, receipt in todo.retried}

@@ -45,7 +45,7 @@ def _clean_up(ledger: Ledger, own: Snapshot, fresh: bool) -> int:
     if not fresh:
         ledger.list_again()
     check(ledger, own)
-    moved = replace_stale(ledger, set(own.receipts))
+    moved = replace_stale(ledger, own.receipts)
     if moved.written:
         ledger.list_again()
         check(ledger, own)
@@ -114,7 +114,7 @@ def _look_again(ledger: Ledger, own: Snapshot) -> None:
 
 def _stale(ledger: Ledger, own: Snapshot, moved: Moved) -> Iterator[str]:
     """Yield the keys to delete, in the order in which they must be deleted."""
-    named = set(own.receipts)
+    named = own.receipts
     needless = superfluous(ledger, named, moved)
     for stub in ledger.receipts_besides(named):
         yield stub.key(ledger.fingerprint)

@@ -95,7 +95,7 @@ class _Compaction:
         self.ledger = ledger
         self.store = ledger.store
         self.current = current
-        self._named = set(current.receipts)
+        self._named = current.receipts
         self._claim = claim
 
     def run(self, progress: Callable[[int, int], None]) -> Compacted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,7 +35,7 @@ class Holdings:
     relied_on: tuple[MergedFile, ...]
 
 
-def find_holdings(ledger: Ledger, named: Set[Stub]) -> Holdings:
+def find_holdings(ledger: Ledger, named: Collection[Stub]) -> Holdings:
     """Compare the merged files with the receipts that a snapshot names.
 
     Everyone who sees the same files keeps the same ones: the largest, then the first by name.
@@ -76,7 +76,7 @@ def find_holdings(ledger: Ledger, named: Set[Stub]) -> Holdings:
     return Holdings(tuple(kept), tuple(replaced), tuple(sorted(doubled)), tuple(relied_on))
 
 
-def _stubs_of(ledger: Ledger, file: MergedFile, named: Set[Stub]) -> Iterator[Stub]:
+def _stubs_of(ledger: Ledger, file: MergedFile, named: Collection[Stub]) -> Iterator[Stub]:
     """Yield the named receipts whose tables a merged file holds."""
     for unit in file:
         stub = _stub_of(ledger, file.kind, unit, named)
@@ -84,7 +84,7 @@ def _stubs_of(ledger: Ledger, file: MergedFile, named: Set[Stub]) -> Iterator[St
             yield stub
 
 
-def _stub_of(ledger: Ledger, kind: str, unit: MergedUnit, named: Set[Stub]) -> Stub | None:
+def _stub_of(ledger: Ledger, kind: str, unit: MergedUnit, named: Collection[Stub]) -> Stub | None:
     """Return the named receipt of a unit's table; None if the snapshot does not name it."""
     for stub in ledger.of_unit(unit.unit_id):
         if stub.attempt == unit.attempt and stub in named and stub.needed & BITS[kind]:
@@ -92,7 +92,7 @@ def _stub_of(ledger: Ledger, kind: str, unit: MergedUnit, named: Set[Stub]) -> S
     return None
 
 
-def left_behind(ledger: Ledger, named: Set[Stub]) -> Iterator[tuple[str, str]]:
+def left_behind(ledger: Ledger, named: Collection[Stub]) -> Iterator[tuple[str, str]]:
     """Yield keys of files that an interrupted compaction or clean-up has left, each with a sentence."""
     again = "run `skinbatch compact` again, or the same `skinbatch score`"
     holdings = find_holdings(ledger, named)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -14,7 +16,7 @@ from skinbatch.runs import layout, receipts
 from skinbatch.runs.merged import MergedFile, open_merged
 from skinbatch.runs.pages import Pages
 from skinbatch.runs.receipts import Entry
-from skinbatch.runs.stub import BITS, LISTED, Stub
+from skinbatch.runs.stub import BITS, LISTED, Stub, Stubs, StubTable
 from skinbatch.runs.units import Units
 from skinbatch.storage.store import Store
 from skinbatch.types import DataFile, Receipt
@@ -49,15 +51,12 @@ class Ledger:
         self.merged: list[MergedFile] = []
         # Number of receipts and data files in the last listing.
         self.keys = 0
-        # Most units have one receipt. A list for each of them would be as large as its stub.
-        self._units: dict[str, Stub | list[Stub]] = {}
-        self._parts: dict[str, list[str]] = defaultdict(list)
+        self.table = StubTable()
+        # Rows of the parts and halves of each group or shard.
+        self._parts: dict[str, array[int]] = defaultdict(lambda: array("i"))
         self._split: set[str] = set()
         self._texts = Pages()
         self._opened: dict[str, MergedFile] = {}
-        # Most units are in the same merged files as the one before, so they share a tuple.
-        self._homes: dict[tuple[tuple[MergedFile, ...], MergedFile], tuple[MergedFile, ...]] = {}
-        self._statuses: dict[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
     def listed(cls, store: Store, fingerprint: str) -> Ledger:
@@ -92,8 +91,8 @@ class Ledger:
         Receipts are listed before data files, so that the files of a unit that commits in between
         are seen.
         """
-        for stub in self:
-            stub.there, stub.merged = 0, ()
+        self.table.there = bytearray(len(self.table))
+        self.table.merged.clear()
         self.orphans, self.strays = set(), set()
         self.merged = []
         self.keys = 0
@@ -104,7 +103,7 @@ class Ledger:
             if name is None:
                 self.strays.add(key)
             else:
-                (self.find(*name) or self._new(*name)).there = LISTED
+                (self.find(*name) or self._new(*name)).note(LISTED)
         for prefix, kind in zip(of_data, BITS, strict=True):
             merged_keys = []
             for key in self.store.keys(prefix):
@@ -125,14 +124,13 @@ class Ledger:
         orphan = True
         for stub in self.of_unit(unit_id):
             if stub.attempt == attempt:
-                stub.there |= bit
+                stub.note(bit)
                 orphan = False
         if orphan:
             self.orphans.add(key)
 
     def _incomplete(self) -> int:
-        read = (stub for stub in self if stub.listed and stub.whole is not None)
-        return sum(not stub.complete for stub in read)
+        return sum(stub.listed and stub.read and not stub.complete for stub in self)
 
     def _note_merged(self, kind: str, keys: Sequence[str]) -> None:
         def opened(key: str) -> MergedFile | TableError | None:
@@ -153,8 +151,7 @@ class Ledger:
                 for unit in file:
                     for stub in self.of_unit(unit.unit_id):
                         if stub.attempt == unit.attempt:
-                            homes = (*stub.merged, file)
-                            stub.merged = self._homes.setdefault((stub.merged, file), homes)
+                            stub.note_merged(file)
 
     def _read_all(self) -> None:
         self.unreadable |= self.strays
@@ -179,7 +176,7 @@ class Ledger:
                 for receipt_key, text in receipts.rows_of(file, "receipt", "record"):
                     name = layout.receipt_name(prefix, receipt_key)
                     stub = self.find(*name) if name else None
-                    if stub is not None and stub.whole is None:
+                    if stub is not None and not stub.read:
                         if not self._fill(stub, text.encode()):
                             raise ValueError(f"{receipt_key}: not what its key says")
                         read += 1
@@ -202,7 +199,7 @@ class Ledger:
         try:
             receipt = receipts.from_json(text)
             return self._take(stub, receipt, text)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return False
 
     def _take(self, stub: Stub, receipt: Receipt, text: bytes) -> bool:
@@ -219,26 +216,17 @@ class Ledger:
             ):
                 return False
             needed |= BITS[file.kind]
-        statuses = tuple(receipt.statuses.items())
-        stub.whole = bytes.fromhex(receipt.whole_sha256)
-        stub.needed = needed
-        stub.statuses = self._statuses.setdefault(statuses, statuses)
-        stub.shard_size = receipt.shard_size
-        stub.text = self._texts.add(text.replace(b"\n", b" "))
+        whole, statuses = bytes.fromhex(receipt.whole_sha256), tuple(receipt.statuses.items())
+        stub.fill(whole, needed, statuses, receipt.shard_size)
+        stub.keep_text(self._texts.add(text.replace(b"\n", b" ")))
         return True
 
     def _new(self, unit_id: str, generation: int, attempt: str) -> Stub:
-        before = self._units.get(unit_id)
-        stub = Stub(unit_id, generation, attempt)
-        if isinstance(before, list):
-            before.append(stub)
-        else:
-            self._units[unit_id] = stub if before is None else [before, stub]
-        if before is None:
-            family = family_of(unit_id)
-            if family != unit_id:
-                self._parts[family].append(unit_id)
-                self._split.update(UnitId(unit_id).halved)
+        stub = self.table.add(unit_id, generation, attempt)
+        family = family_of(unit_id)
+        if family != unit_id:
+            self._parts[family].append(stub.row)
+            self._split.update(UnitId(unit_id).halved)
         return stub
 
     def add(self, receipt: Receipt) -> Stub:
@@ -247,23 +235,18 @@ class Ledger:
         stub = self.find(*name) or self._new(*name)
         taken = self._take(stub, receipt, receipts.to_json(receipt))
         assert taken, f"a worker's receipt names files that are not its own: {receipt}"
-        stub.there = stub.needed
+        stub.note(stub.needed)
         return stub
 
     def __iter__(self) -> Iterator[Stub]:
-        for entry in self._units.values():
-            if isinstance(entry, Stub):
-                yield entry
-            else:
-                yield from entry
+        return (Stub(self.table, row) for row in range(len(self.table)))
 
     def unread(self) -> Iterator[Stub]:
         """Return receipts that exist and were not read, or cannot be read."""
-        return (stub for stub in self if stub.listed and stub.whole is None)
+        return (stub for stub in self if stub.listed and not stub.read)
 
     def of_unit(self, unit_id: str) -> Sequence[Stub]:
-        entry = self._units.get(unit_id, ())
-        return (entry,) if isinstance(entry, Stub) else entry
+        return self.table.of_unit(unit_id)
 
     def find(self, unit_id: str, generation: int, attempt: str) -> Stub | None:
         for stub in self.of_unit(unit_id):
@@ -277,14 +260,11 @@ class Ledger:
         stub = self.find(*name) if name else None
         return stub if stub is not None and stub.listed else None
 
-    def families(self) -> Iterator[str]:
-        """Yield groups and shards that have receipts; some come more than once."""
-        return map(family_of, self._units)
-
     def of_family(self, name: str) -> list[Stub]:
         """Return complete receipts of a group or shard, including its parts and halves."""
-        unit_ids = sorted([name, *self._parts.get(name, ())])
-        return [stub for unit_id in unit_ids for stub in self.of_unit(unit_id) if stub.complete]
+        parts = [Stub(self.table, row) for row in self._parts.get(name, ())]
+        parts.sort(key=lambda stub: stub.unit_id)
+        return [stub for stub in (*self.of_unit(name), *parts) if stub.complete]
 
     def best(self, unit_id: str, whole_sha256: str) -> Stub | None:
         """Return the receipt of a unit that counts for the inputs of its whole unit.
@@ -314,20 +294,20 @@ class Ledger:
             return None
         return proofs[0] + proofs[1]
 
-    def done(self, units: Units) -> list[Stub]:
+    def done(self, units: Units) -> Stubs:
         """Return the receipts by which those of the units that are done are done."""
-        proofs = (self.proof(*inputs) for inputs in units.inputs())
-        return [stub for proof in proofs if proof is not None for stub in proof]
+        proofs = (self.proof(*inputs) or () for inputs in units.inputs())
+        return Stubs(self.table, chain.from_iterable(proofs))
 
-    def receipts_besides(self, named: Set[Stub]) -> Iterator[Stub]:
+    def receipts_besides(self, named: Collection[Stub]) -> Iterator[Stub]:
         """Yield receipts that were listed, complete or not, and are not among `named`."""
-        return (stub for stub in list(self) if stub.listed and stub not in named)
+        return (stub for stub in self if stub.listed and stub not in named)
 
-    def files_besides(self, named: Set[Stub]) -> Iterator[str]:
+    def files_besides(self, named: Collection[Stub]) -> Iterator[str]:
         """Yield data files that were listed and that no receipt of `named` names; some may come
         twice.
         """
-        for stub in list(self):
+        for stub in self:
             bits = stub.there
             # A copy of a receipt under another name has the same files.
             for other in self.of_unit(stub.unit_id):
@@ -339,11 +319,7 @@ class Ledger:
     def changed(self) -> Iterator[Stub]:
         """Yield receipts that differ from their copy in a snapshot or fold. Each of them is read."""
         singly = set(self.read_singly)
-        copied = (
-            stub
-            for stub in list(self)
-            if stub.listed and stub.whole is not None and stub not in singly
-        )
+        copied = (stub for stub in self if stub.listed and stub.read and stub not in singly)
         for stub, text in ahead(copied, self._text_of, _READERS):
             if text is not None and text.replace(b"\n", b" ") != self._texts[stub.text]:
                 yield stub

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,7 +246,7 @@ class _Output:
 
 
 def replace_stale(
-    ledger: Ledger, named: Set[Stub], before_write: Callable[[], None] = lambda: None
+    ledger: Ledger, named: Collection[Stub], before_write: Callable[[], None] = lambda: None
 ) -> Moved:
     """Write what is still needed of merged files that also hold what no snapshot names any more.
 
@@ -268,7 +268,7 @@ def replace_stale(
     return merger.done
 
 
-def superfluous(ledger: Ledger, named: Set[Stub], just_written: Moved) -> list[str]:
+def superfluous(ledger: Ledger, named: Collection[Stub], just_written: Moved) -> list[str]:
     """Return keys of data files that hold nothing but what merged files hold, or nobody names.
 
     The merged files that are kept instead are read first.

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 
@@ -20,10 +21,10 @@ from skinbatch.lookahead import ahead
 from skinbatch.runs import layout
 from skinbatch.runs.hash_groups import Group, first_bits, key_hash, split
 from skinbatch.runs.listed import LISTED_SCHEMA, Listing, refs
+from skinbatch.runs.receipts import open_parquet
 from skinbatch.runs.row_buffer import gathered, hashes_of, in_file_order, sort_by_hash, take_rows
-from skinbatch.runs.units import SCHEMA, PlannedUnit, Units
+from skinbatch.runs.units import PER_PAGE, SCHEMA, PlannedUnit, Units
 from skinbatch.storage.store import Store
-from skinbatch.tables.parquet import read_columns
 from skinbatch.types import ShardRef, WorkUnit
 from skinbatch.unit_id import UnitId, family_of
 
@@ -95,8 +96,9 @@ class PlanWriter:
         name = layout.numbered(layout.number_of(before[0])[0] + 1 if before else 1)
         prefix = f"{layout.plans_prefix(self.fingerprint)}{name}/"
         sizes = {n: self.store.put(prefix + n, data).size for n, data in members}
-        table = units.table.replace_schema_metadata({_SIZES: json.dumps(sizes)})
-        self.store.put(prefix + _UNITS, _parquet(table))
+        table = pa.Table.from_batches(units.batches(*SCHEMA.names), SCHEMA)
+        stamped = table.replace_schema_metadata({_SIZES: json.dumps(sizes)})
+        self.store.put(prefix + _UNITS, _parquet(stamped))
         return Plan(name, units, sizes)
 
     def _loose_units(
@@ -219,16 +221,28 @@ def read(store: Store, fingerprint: str, name: str) -> Plan:
     Raises NotFoundError if it is gone and TableError if it is damaged.
     """
     key = f"{layout.plans_prefix(fingerprint)}{name}/{_UNITS}"
-    table = _read(store, key, SCHEMA, may_lack="selection")
+    with _opened(store, key, SCHEMA, may_lack="selection") as file:
+        units = Units.of_batches(_unit_batches(file))
+        metadata = file.metadata.metadata or {}
     try:
-        sizes = json.loads((table.schema.metadata or {}).get(_SIZES.encode(), b"{}"))
+        sizes = json.loads(metadata.get(_SIZES.encode(), b"{}"))
     except (ValueError, RecursionError):
         sizes = None
     if not isinstance(sizes, dict):  # a footer has no checksum
         raise TableError(
             f"{store.uri_of(key)}: damaged: {_SIZES} in its footer cannot be read; {_WAY_OUT}"
         )
-    return Plan(name, Units(table), sizes)
+    return Plan(name, units, sizes)
+
+
+def _unit_batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield the units of a plan. Those of older plans have no selection."""
+    names = [name for name in SCHEMA.names if name in file.schema_arrow.names]
+    for batch in file.iter_batches(PER_PAGE, columns=names, use_threads=False):
+        columns = batch.columns
+        if len(names) < len(SCHEMA.names):
+            columns = [*columns, pa.nulls(batch.num_rows, SCHEMA.types[-1])]
+        yield pa.RecordBatch.from_arrays(columns, SCHEMA.names)
 
 
 def newest_alike(store: Store, fingerprint: str, own: Plan) -> Plan:
@@ -310,22 +324,31 @@ def read_members(store: Store, fingerprint: str, plan: Plan, file_name: str) -> 
     )
 
 
-def _read(store: Store, key: str, schema: pa.Schema, may_lack: str = "") -> pa.Table:
-    """Return the table in a file of a plan. may_lack: a column that older plans do not have."""
+def _read(store: Store, key: str, schema: pa.Schema) -> pa.Table:
+    """Return the table in a file of a plan."""
+    with _opened(store, key, schema) as file:
+        return file.read(columns=schema.names, use_threads=False)
+
+
+@contextmanager
+def _opened(
+    store: Store, key: str, schema: pa.Schema, may_lack: str = ""
+) -> Iterator[pq.ParquetFile]:
+    """Open a file of a plan. Raises TableError if it is damaged, also while it is read.
+
+    may_lack: a column that older plans do not have.
+    """
     data, _ = store.get(key)
     try:
-        table = read_columns(data, schema.names)
+        with open_parquet(data) as file:
+            names = [name for name in file.schema_arrow.names if name in schema.names]
+            if names not in (schema.names, [name for name in schema.names if name != may_lack]):
+                raise TableError(
+                    f"{store.uri_of(key)}: damaged: it does not have the columns of a plan; {_WAY_OUT}"
+                )
+            yield file
     except (pa.ArrowException, OSError) as e:
         raise TableError(f"{store.uri_of(key)}: damaged: {e}; {_WAY_OUT}") from None
-    if may_lack and may_lack not in table.column_names:
-        table = table.append_column(
-            schema.field(may_lack), pa.nulls(table.num_rows, schema.field(may_lack).type)
-        )
-    if table.column_names != schema.names:
-        raise TableError(
-            f"{store.uri_of(key)}: damaged: it does not have the columns of a plan; {_WAY_OUT}"
-        )
-    return table
 
 
 def read_listing(store: Store, fingerprint: str, plan: Plan) -> Listing:

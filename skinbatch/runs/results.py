@@ -56,7 +56,7 @@ class Results:
         self.grading: AppliedGrading | None = None
         self.snapshot: str | None = None
         self.newer_unfinished: str | None = None
-        self._receipts: tuple[Stub, ...] = ()
+        self._receipts: Sequence[Stub] = ()
         self._files = DataFiles(store, fingerprint)
         self.refresh()
         if grading is not None:
@@ -64,7 +64,7 @@ class Results:
             self.grading = AppliedGrading(store, record, self.snapshot)
 
     @property
-    def receipts(self) -> tuple[Stub, ...]:
+    def receipts(self) -> Sequence[Stub]:
         """Return the receipts of the units that are shown."""
         return self._receipts
 
@@ -105,7 +105,7 @@ class Results:
         ledger = Ledger.load(self.store, self.fingerprint)
         newest = snapshot.newest_that_counts(ledger)
         self.snapshot = newest.name if newest else None
-        self._receipts = newest.receipts if newest else tuple(done_for_newest_plan(ledger))
+        self._receipts = newest.receipts if newest else done_for_newest_plan(ledger)
 
     def images(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the table `images`: one row for each photo.
@@ -285,7 +285,7 @@ def _select(table: pa.Table, columns: Sequence[str], kind: str) -> pa.Table:
     return table.select(list(columns))
 
 
-def done_for_newest_plan(ledger: Ledger) -> list[Stub]:
+def done_for_newest_plan(ledger: Ledger) -> Sequence[Stub]:
     """Return the receipts of the units that are completely done for the newest plan."""
     names = plan.names(ledger.store, ledger.fingerprint)
     if not names:

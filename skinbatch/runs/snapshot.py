@@ -6,16 +6,17 @@ Only a snapshot decides what the tables of a destination hold.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from skinbatch.errors import NotFoundError
 from skinbatch.runs import layout, receipts
 from skinbatch.runs.ledger import Ledger
-from skinbatch.runs.stub import BITS, Stub
+from skinbatch.runs.stub import BITS, Stub, Stubs
 from skinbatch.storage.store import Store
 
 _PLAN = b"skinbatch.plan"
@@ -33,16 +34,16 @@ class Snapshot:
 
     name: str
     plan: str
-    receipts: tuple[Stub, ...]
+    receipts: Stubs
 
     @property
     def rows(self) -> int:
         return sum(stub.rows for stub in self.receipts)
 
 
-def write(ledger: Ledger, n: int, plan: str, chosen: Sequence[Stub]) -> Snapshot:
+def write(ledger: Ledger, n: int, plan: str, chosen: Collection[Stub]) -> Snapshot:
     """Write snapshot n. The caller has checked that every unit of the plan is done by `chosen`."""
-    written = Snapshot(layout.numbered(n), plan, tuple(chosen))
+    written = Snapshot(layout.numbered(n), plan, Stubs(ledger.table, chosen))
     if len(chosen) <= _IN_MEMORY or not _put_from_disk(ledger, written):
         data = receipts.to_parquet(ledger.entries(chosen), _metadata(plan))
         ledger.store.put(_key(ledger.fingerprint, written.name), data)
@@ -105,19 +106,22 @@ def counts(snapshot: Snapshot) -> bool:
 
 def _counting(ledger: Ledger, name: str) -> Snapshot | None:
     """Read a snapshot by name; None if it is gone, damaged, or does not count."""
-    stubs = []
     try:
         data, _ = ledger.store.get(_key(ledger.fingerprint, name))
         with receipts.open_parquet(data) as file:
             plan = (file.schema_arrow.metadata or {})[_PLAN].decode()
-            for receipt_key, paths in receipts.rows_of(file, "receipt", "files"):
-                stub = ledger.at(receipt_key)
-                if stub is None or not all(_exists(ledger, stub, path) for path in paths):
-                    return None
-                stubs.append(stub)
+            return Snapshot(name, plan, Stubs(ledger.table, _named(ledger, file)))
     except (NotFoundError, pa.ArrowException, OSError, ValueError, KeyError):
         return None
-    return Snapshot(name, plan, tuple(stubs))
+
+
+def _named(ledger: Ledger, file: pq.ParquetFile) -> Iterator[Stub]:
+    """Yield the receipts that a snapshot names. Raises ValueError if one, or a file of it, is gone."""
+    for receipt_key, paths in receipts.rows_of(file, "receipt", "files"):
+        stub = ledger.at(receipt_key)
+        if stub is None or not all(_exists(ledger, stub, path) for path in paths):
+            raise ValueError(f"{receipt_key}: it, or a file that it names, is gone")
+        yield stub
 
 
 def _exists(ledger: Ledger, stub: Stub, path: str) -> bool:

@@ -150,7 +150,7 @@ def _broken_receipts(ledger: Ledger) -> list[str]:
     """Return a sentence for each receipt whose files are gone."""
     sentences = []
     for stub in ledger:
-        if stub.listed and stub.whole is not None and not stub.complete:
+        if stub.listed and stub.read and not stub.complete:
             gone = ", ".join(stub.files(ledger.fingerprint, stub.needed & ~stub.present))
             sentences.append(f"{_uri(ledger, stub)}: a receipt whose files are gone: {gone}")
     return sentences
@@ -158,7 +158,7 @@ def _broken_receipts(ledger: Ledger) -> list[str]:
 
 def _unnamed(ledger: Ledger, current: Snapshot) -> list[str]:
     """Return a sentence for each data file or receipt that the snapshot does not name."""
-    named = set(current.receipts)
+    named = current.receipts
     foreign = sorted(_uri(ledger, stub) for stub in ledger.receipts_besides(named) if stub.complete)
     return [
         *(

@@ -16,6 +16,7 @@ from skinbatch.runs.claim import Claim
 from skinbatch.runs.ledger import Ledger
 from skinbatch.runs.plan import Plan
 from skinbatch.runs.snapshot import Snapshot
+from skinbatch.runs.stub import Stubs
 from skinbatch.runs.verify import verify
 from skinbatch.storage.local import LocalStore
 from skinbatch.types import Receipt, Status
@@ -198,7 +199,7 @@ def test_a_run_whose_files_are_not_listed_does_not_blame_another_runs_snapshot(
 
     monkeypatch.setattr(cleanup, "_LOOK_AGAIN_S", (0.0, 0.0))
     monkeypatch.setattr(store, "keys", late)
-    named = snapshot.Snapshot(own.name, own.plan, tuple(ledger))
+    named = snapshot.Snapshot(own.name, own.plan, Stubs(ledger.table, ledger))
     with pytest.raises(ClaimError, match=f"does not show this run's snapshot {own.name}") as said:
         cleanup.clean_up(ledger, named)
     assert "has written" not in str(said.value)

@@ -203,11 +203,7 @@ class Ledger:
             return False
 
     def _take(self, stub: Stub, receipt: Receipt, text: bytes) -> bool:
-        if (receipt.unit_id, receipt.generation, receipt.attempt) != (
-            stub.unit_id,
-            stub.generation,
-            stub.attempt,
-        ):
+        if (receipt.unit_id, receipt.generation, receipt.attempt) != stub.name:
             return False
         needed = LISTED
         for file in receipt.files:
@@ -250,7 +246,7 @@ class Ledger:
 
     def find(self, unit_id: str, generation: int, attempt: str) -> Stub | None:
         for stub in self.of_unit(unit_id):
-            if stub.attempt == attempt and stub.generation == generation:
+            if stub.name == (unit_id, generation, attempt):
                 return stub
         return None
 

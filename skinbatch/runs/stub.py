@@ -94,11 +94,12 @@ class StubTable:
             self._enlarge()
         return Stub(self, row)
 
-    def name(self, row: int) -> tuple[str, str]:
-        """Return the unit_id and `<generation>.<attempt>` of a row."""
+    def name(self, row: int) -> tuple[str, int, str]:
+        """Return the unit_id, generation and attempt of a row."""
         text = self._names[self._ends[row] : self._ends[row + 1]].decode("utf-8", "surrogatepass")
         unit_id, _, rest = text.partition("/")
-        return unit_id, rest
+        generation, _, attempt = rest.partition(".")
+        return unit_id, int(generation), attempt
 
     def of_unit(self, unit_id: str) -> list[Stub]:
         """Return the receipts of a unit, in the order in which they were added."""
@@ -152,16 +153,21 @@ class Stub:
         return self.row
 
     @property
+    def name(self) -> tuple[str, int, str]:
+        """Return its unit_id, generation and attempt."""
+        return self._table.name(self.row)
+
+    @property
     def unit_id(self) -> str:
-        return self._table.name(self.row)[0]
+        return self.name[0]
 
     @property
     def generation(self) -> int:
-        return int(self._table.name(self.row)[1].partition(".")[0])
+        return self.name[1]
 
     @property
     def attempt(self) -> str:
-        return self._table.name(self.row)[1].partition(".")[2]
+        return self.name[2]
 
     @property
     def there(self) -> int:
@@ -262,12 +268,12 @@ class Stub:
 
     def key(self, fingerprint: str) -> str:
         """Return the key of the receipt."""
-        return layout.receipt_key(fingerprint, self.unit_id, self.generation, self.attempt)
+        return layout.receipt_key(fingerprint, *self.name)
 
     def files(self, fingerprint: str, bits: int) -> list[str]:
         """Return the keys of its data files of these kinds."""
         kinds = (kind for kind, bit in BITS.items() if bits & bit)
-        unit_id, attempt = self.unit_id, self.attempt
+        unit_id, _, attempt = self.name
         return [layout.data_key(kind, fingerprint, unit_id, attempt) for kind in kinds]
 
     def part(self, kind: str) -> MergedPart | None:

@@ -217,10 +217,10 @@ class EngineSettings(_Section):
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="CPU cores that Ray reserves for each worker."
     )
-    gpus_per_worker: Annotated[float, Field(ge=0)] | None = Field(
+    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None,
-        description="GPUs that Ray reserves for each worker; a fraction shares one. By default one if "
-        "the cluster has any, else none.",
+        description="GPUs that Ray reserves for each worker, a whole number or a fraction: with 0.25, four workers share "
+        "one. A run ends if a worker uses more GPU memory than its share. By default one if the cluster has any, else none.",
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
+from skinbatch.engines.cards import over_share
 from skinbatch.engines.metric_list import SAMPLE
 from skinbatch.engines.pool import (
     Death,
@@ -27,7 +28,8 @@ from skinbatch.engines.ray_metrics import RunMetrics
 from skinbatch.engines.ray_nodes import draining_nodes
 from skinbatch.engines.ray_watch import HeadWatch, Placement
 from skinbatch.engines.worker import Worker, environment
-from skinbatch.scoring.assignment import Assignment, ScoringContext, UnitFailed
+from skinbatch.errors import UsageError
+from skinbatch.scoring.assignment import Assignment, Outcome, ScoringContext, UnitDone, UnitFailed
 from skinbatch.storage.discard import DISCARD
 from skinbatch.types import WorkUnit
 
@@ -178,9 +180,21 @@ class RayPool:
             return self._dead(worker, str(e))
         if kind == "score":
             self._metrics.finished(worker, value)
+            self._check_share(value)
             return Finished(worker, value)
         self._nodes[worker], (device, host) = value
         return WorkerReady(worker, device, host)
+
+    def _check_share(self, outcome: Outcome) -> None:
+        """Raise UsageError if the worker has used more than its share of a GPU.
+
+        The others on the card would run out of memory, now or with larger faces.
+        """
+        if not isinstance(outcome, UnitDone):
+            return
+        reason = over_share(outcome.gpu_memory, outcome.gpu_card, self._gpus)
+        if reason:
+            raise UsageError(f"{reason}; everything committed is kept")
 
     def _leave_draining(self) -> list[PoolEvent]:
         """Replace the workers on nodes that are being drained.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skinbatch.config import EngineSettings
+from skinbatch.engines.cards import check_share, workers_a_card
 from skinbatch.errors import UsageError
 from skinbatch.worker_range import least_of, most_of
 
@@ -77,7 +78,7 @@ def shares(
     per_cpu = settings.cpus_per_worker
     if per_gpu:
         if per_cpu is None:
-            per_cpu = min(_whole(node.cpus / int(node.gpus / per_gpu)) for node in hosts)
+            per_cpu = min(_whole(node.cpus / _by_gpus(node, per_gpu)) for node in hosts)
         room = sum(node.count * _on_one(node, per_cpu, per_gpu) for node in hosts)
     else:
         if per_cpu is None:
@@ -113,7 +114,8 @@ def amounts(cpus: float, gpus: float) -> str:
 def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
     """Return the GPUs of each worker.
 
-    Raises UsageError if `device` and `gpus_per_worker` contradict each other.
+    Raises UsageError if `device` and `gpus_per_worker` contradict each other, and for a share that
+    Ray cannot use.
     """
     per_gpu = settings.gpus_per_worker
     if settings.device == "cpu" and per_gpu:
@@ -121,6 +123,7 @@ def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
     if settings.device == "gpu" and per_gpu == 0:
         raise UsageError("device = 'gpu', but gpus_per_worker = 0; remove one of them")
     if per_gpu is not None:
+        check_share(per_gpu)
         return per_gpu
     if settings.device == "cpu":
         return 0.0
@@ -129,7 +132,15 @@ def _gpus_of_a_worker(settings: EngineSettings, nodes: list[Node]) -> float:
 
 def _on_one(node: Node, per_cpu: float, per_gpu: float) -> int:
     """Return how many workers fit on a node with GPUs."""
-    return min(int(node.cpus / per_cpu), int(node.gpus / per_gpu))
+    return min(int(node.cpus / per_cpu), _by_gpus(node, per_gpu))
+
+
+def _by_gpus(node: Node, per_gpu: float) -> int:
+    """Return how many workers fit on a node's GPUs. Ray never takes a share from two GPUs."""
+    if per_gpu >= 1:
+        return int(node.gpus / per_gpu)
+    cards, rest = divmod(node.gpus, 1)
+    return int(cards) * workers_a_card(per_gpu) + int(rest / per_gpu)
 
 
 def _for_so_many(workers: int, hosts: list[Node]) -> float:

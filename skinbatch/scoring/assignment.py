@@ -97,6 +97,7 @@ class UnitDone:
         notes: reasons why stages were run whose results should have been taken.
         traffic: see storage.traffic.
         gpu_memory: most bytes of GPU memory that the worker has reserved so far; 0 without a GPU.
+        gpu_card: bytes of memory of the worker's whole GPU; 0 without one.
     """
 
     receipt: Receipt | None
@@ -109,6 +110,7 @@ class UnitDone:
     notes: tuple[str, ...] = ()
     traffic: Mapping[str, int] = field(default_factory=dict)
     gpu_memory: int = 0
+    gpu_card: int = 0
 
 
 @dataclass(frozen=True, slots=True)

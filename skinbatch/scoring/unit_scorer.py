@@ -142,7 +142,8 @@ class UnitScorer:
         before = TRAFFIC.all()
         outcome = replace(self._outcome(assignment), traffic=TRAFFIC.since(before))
         if self._gpu and isinstance(outcome, UnitDone):
-            return replace(outcome, gpu_memory=torch.cuda.max_memory_reserved())
+            reserved, (_, card) = torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()
+            return replace(outcome, gpu_memory=reserved, gpu_card=card)
         return outcome
 
     def _outcome(self, assignment: Assignment) -> Outcome:

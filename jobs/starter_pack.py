@@ -12,12 +12,12 @@
                                                       measure it, and make it the pack that comes
                                                       with skinbatch; it declares bf16 only if the
                                                       processor has it and the numbers stay
+    python jobs/starter_pack.py ship DIR --pack starter-frcnn
+                                                      measure DIR/starter-frcnn, which `skinbatch train
+                                                      detector starter_frcnn` makes, and ship it beside
+                                                      the starter pack, in fp32
     python jobs/starter_pack.py card DIR              measure the pack that comes with skinbatch again,
                                                       and write its card
-    python jobs/starter_pack.py ship DIR --pack starter-frcnn
-                                                      the same for DIR/starter-frcnn, which `skinbatch
-                                                      train detector starter_frcnn` makes; it stays in
-                                                      fp32
 
 The cards of `ship` and `card` include the results of `curve` if they are in DIR.
 
@@ -353,13 +353,14 @@ def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     It has the measurements of `pack` and the gaps first, and then the text of the card `before`
     about the stages.
     """
-    precisions = folder / PRECISION / "tables.md"
-    parts = [
-        f"# {load_pack(pack).name}",
-        LIMITS,
-        measure(pack, _prepared(folder), folder / "measured"),
-        *([f"{PRECISIONS}\n\n{precisions.read_text()}"] if precisions.exists() else []),
-        *_more_photos(folder, place),
+    name = load_pack(pack).name
+    parts = [f"# {name}", LIMITS, measure(pack, _prepared(folder), folder / "measured")]
+    if name not in OTHERS:
+        precisions = folder / PRECISION / "tables.md"
+        if precisions.exists():
+            parts.append(f"{PRECISIONS}\n\n{precisions.read_text()}")
+        parts += _more_photos(folder, place)
+    parts += [
         "## Stages",
         before[before.index(STAGES_TABLE) :],
     ]

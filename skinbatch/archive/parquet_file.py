@@ -156,15 +156,15 @@ def _rows_of_group(
     coded: _Coded,
     shard: ShardRef,
     columns: Columns,
-    part: tuple[int, Sequence[int]],
+    place: tuple[int, Sequence[int]],
     limit: int,
     step: Callable[[], None],
 ) -> Iterator[tuple[int, Fetched]]:
     """Yield the chosen rows of a row group, each with its number in the file.
 
-    part: number of the group's first row, and the numbers of the chosen rows of the file.
+    place: number of the group's first row, and the numbers of the chosen rows of the file.
     """
-    begin, chosen = part
+    begin, chosen = place
     for batch in batches:
         if begin + len(batch) <= chosen[0]:
             coded.skip(len(batch))

@@ -6,7 +6,7 @@ import io
 import os
 from collections import OrderedDict
 
-from skinbatch.archive.read_times import Reading
+from skinbatch.archive.reader_activity import Reading
 from skinbatch.storage.store import Store
 
 _KEPT = 8

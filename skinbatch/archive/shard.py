@@ -16,7 +16,7 @@ from skinbatch.archive.members import broken_row, count_rows, find_photo, rows
 from skinbatch.archive.parquet_file import count_rows as count_parquet_rows
 from skinbatch.archive.parquet_file import parquet_rows
 from skinbatch.archive.ranged import RangedFile
-from skinbatch.archive.read_times import Reading, WatchedStream
+from skinbatch.archive.reader_activity import Reading, WatchedStream
 from skinbatch.archive.tar import tar_members
 from skinbatch.archive.zip import zip_members
 from skinbatch.config import DecodeSettings

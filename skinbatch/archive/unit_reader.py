@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from skinbatch.archive.fetch import LooseReader
-from skinbatch.archive.read_times import Reading
+from skinbatch.archive.reader_activity import Reading
 from skinbatch.archive.shard import ShardReader
 from skinbatch.config import DecodeSettings
 from skinbatch.storage.locate import Locator

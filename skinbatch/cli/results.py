@@ -160,8 +160,8 @@ def compare(
     The drift is the share of the photos in both scorings whose status, face or grade differs.
     """
     from skinbatch.engines.terminal import TerminalPresenter
-    from skinbatch.evaluate.judge_several import side_by_side
     from skinbatch.evaluate.request import EvaluationRequest
+    from skinbatch.evaluate.several_scorings import side_by_side
     from skinbatch.reading import destination_store
     from skinbatch.report.compare import compare as run
     from skinbatch.report.compare_page import as_text, compare_page

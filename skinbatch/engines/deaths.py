@@ -1,4 +1,4 @@
-"""Record failed attempts, so that a restarted driver does not begin to count from zero."""
+"""Record deaths of workers, so that a restarted driver does not begin to count from zero."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from skinbatch.types import WorkUnit
 
 
 class DeathRecord:
-    """Hold the failed attempts of earlier runs, and write those of this run.
+    """Hold the deaths of workers in earlier runs, and write those of this run.
 
-    The earlier attempts are read once, when the object is made. note: called with the reason if an
-    attempt cannot be written.
+    The earlier ones are read once, when the object is made. note: called with the reason if one
+    cannot be written.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class DeathRecord:
         self._earlier = receipts.deaths(store, fingerprint)
 
     def of(self, unit: WorkUnit) -> Deaths:
-        """Return the failed attempts that earlier runs recorded for a unit with the same inputs."""
+        """Return the deaths that earlier runs recorded for a unit with the same inputs."""
         keys = self._earlier.get((unit.unit_id, receipts.inputs_name(unit.inputs_sha256)), ())
         if len(keys) < DEATHS_TO_BLAME:  # only a verdict needs the reason
             return Deaths(len(keys), "on record")
@@ -38,7 +38,7 @@ class DeathRecord:
         )
 
     def hear(self, event: RunEvent) -> None:
-        """Record an attempt that killed its worker. Only a later run would miss the record."""
+        """Record that a unit killed its worker. Only a later run would miss the record."""
         if isinstance(event, WorkerDied):
             try:
                 self._add(event.unit, event.reason, event.timed_out)

@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 class Todo:
     """Describe what one run hands out.
 
-    assignments: made as they are handed out. left: the units that are not done. retried: for a
+    assignments: made as they are handed out. left: the units that are not done. to_retry: for a
     retry, the units and receipts with rows to score again. chosen: the rows that a request names.
     nothing: what to say if there are no units.
     """
 
     assignments: Iterator[Assignment]
     left: Units
-    retried: Sequence[tuple[PlannedUnit, Receipt]] = ()
+    to_retry: Sequence[tuple[PlannedUnit, Receipt]] = ()
     chosen: ChosenRows | None = None
     nothing: str = "nothing to do: every photo has been scored"
 
     @property
     def units(self) -> int:
         """Return how many units there are."""
-        return len(self.retried) or len(self.left)
+        return len(self.to_retry) or len(self.left)
 
 
 class Work:
@@ -82,27 +82,27 @@ class Work:
 
     def units_left(self) -> int:
         """Return how many units are not done, or not scored again as a retry was asked to."""
-        retried = self.todo.retried if self.todo else ()
-        counting = {stub.attempt for stub in self.done()} if retried else set()
-        not_retried = sum(receipt.attempt in counting for _, receipt in retried)
+        to_retry = self.todo.to_retry if self.todo else ()
+        counting = {stub.attempt for stub in self.done()} if to_retry else set()
+        not_retried = sum(receipt.attempt in counting for _, receipt in to_retry)
         return len(self.left()) + not_retried
 
     def assignments(self) -> Iterator[Assignment]:
         """Return an assignment for each unit that is not done, in a retry for the rows it is for."""
         assigner = self._assigner()
         chosen = self.todo.chosen if self.todo else None
-        retries_failed = self.todo is not None and bool(self.todo.retried) and chosen is None
+        retries_failed = self.todo is not None and bool(self.todo.to_retry) and chosen is None
         return assigner.to_score(assigner.left(), chosen, ok_only=retries_failed)
 
     def begin_score(self) -> Todo:
-        """Set and return what is to do: the units that are not done."""
+        """Choose the units that are not done, and remember them as `todo`."""
         assigner = self._assigner()
         left = assigner.left()
         self.todo = Todo(assigner.to_score(left), left)
         return self.todo
 
     def begin_retry(self, request: RowRequest | None) -> Todo:
-        """Set and return what is to do: the units with failed rows, or with the rows that a request names.
+        """Choose the units with failed rows, or with the rows that a request names.
 
         Raises UsageError if the scoring is not finished, or if the request is wrong.
         """
@@ -140,10 +140,10 @@ class Work:
             elif kind != "loose" and stop is None:  # otherwise the range tells
                 counts[unit_id] = count
 
-        again = {receipt.unit_id: receipt.inputs_count for _, receipt in todo.retried}
+        again = {receipt.unit_id: receipt.inputs_count for _, receipt in todo.to_retry}
         # The halves of a unit are retried one by one.
-        retried = {planned.unit_id for planned, _ in todo.retried}
-        units = len(self.plan.units) + len(todo.retried) - len(retried)
+        planned_ids = {planned.unit_id for planned, _ in todo.to_retry}
+        units = len(self.plan.units) + len(todo.to_retry) - len(planned_ids)
         return Before(
             photos=photos,
             units=units,

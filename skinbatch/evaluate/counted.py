@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skinbatch.evaluate.scoring_tables import FoundBoxes
+from skinbatch.evaluate.scoring_tables import PredictedBoxes
 from skinbatch.grading.arrays import NO_SIDE, BoxArrays, count_photos
 from skinbatch.grading.counting import Method
 from skinbatch.metrics.counts import counts_over
@@ -15,7 +15,7 @@ from skinbatch.metrics.counts import counts_over
 Ints = NDArray[np.int64]
 
 
-def counts_at(predicted: FoundBoxes, thresholds: Sequence[float], method: Method) -> Ints:
+def counts_at(predicted: PredictedBoxes, thresholds: Sequence[float], method: Method) -> Ints:
     """Return (photos, T) lesions at each threshold, counted with the scoring's method.
 
     thresholds: (T,), ascending. The result agrees with `count_total` at the scoring's own

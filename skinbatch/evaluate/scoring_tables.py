@@ -44,7 +44,7 @@ _BOXES = ("image_id", "box_id", "x1", "y1", "x2", "y2", "score", "label", "skin_
 
 
 @dataclass(frozen=True, slots=True)
-class FoundBoxes:
+class PredictedBoxes:
     """Hold found boxes.
 
     boxes: all that were kept, with labels as indices of `classes`. on_skin: (N,) bool, boxes that
@@ -123,7 +123,7 @@ class ScoringTables:
         """Return (P,) values of a text or boolean column."""
         return list(self.images.column(column).take(pa.array(rows)).to_pylist())
 
-    def boxes(self, rows: Ints) -> FoundBoxes:
+    def boxes(self, rows: Ints) -> PredictedBoxes:
         """Return the boxes of these photos, by box_id within each.
 
         Photos are numbered as in `rows`.
@@ -147,7 +147,7 @@ class ScoringTables:
         score = np.asarray(table.column("score"), np.float64)
         on_skin = np.asarray(pc.fill_null(table.column("skin_overlap"), 0.0), np.float64) >= ON_SKIN
         boxes = Boxes(len(rows), photo[order], xyxy[order], label[order], score[order])
-        return FoundBoxes(boxes, on_skin[order], classes)
+        return PredictedBoxes(boxes, on_skin[order], classes)
 
     def masks(self) -> Masks | None:
         """Return the run lengths of all photos; None for a scoring without --save-masks."""

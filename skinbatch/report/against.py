@@ -57,7 +57,7 @@ class Unpaired:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoPair:
+class ComparedPhoto:
     """Hold one photo with people's boxes on the left and the model's on the right.
 
     picture: a JPEG as base64 text, or "" with a problem. width, height: of the photo, in whose
@@ -92,7 +92,7 @@ class Against:
     grades: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     worst: tuple[PhotoVerdict, ...]
-    pictures: tuple[PhotoPair, ...] | None
+    pictures: tuple[ComparedPhoto, ...] | None
     notes: tuple[str, ...]
 
 
@@ -224,7 +224,7 @@ def _side_by_side(
     verdicts: Sequence[PhotoVerdict],
     config: Config,
     progress: Callable[[str], None],
-) -> list[PhotoPair]:
+) -> list[ComparedPhoto]:
     originals = Originals(results, config)
     rows = find_rows(results, [verdict.image_id for verdict in verdicts], _COLUMNS)
     pictures = []
@@ -234,6 +234,8 @@ def _side_by_side(
             picture = picture_of(originals.read(row))
         except SkinbatchError as e:
             problem = str(e)
-        pictures.append(PhotoPair(verdict, int(row["width"]), int(row["height"]), picture, problem))
+        pictures.append(
+            ComparedPhoto(verdict, int(row["width"]), int(row["height"]), picture, problem)
+        )
         progress(f"{len(pictures):,} of {len(rows):,} photos side by side")
     return pictures

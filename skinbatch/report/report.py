@@ -16,7 +16,7 @@ from skinbatch.report.gallery import Thumbnail, thumbnails
 from skinbatch.report.group_figures import group_figures
 from skinbatch.report.lookalikes import LookAlikes, find_lookalikes
 from skinbatch.report.page import render
-from skinbatch.report.run_history import PARTS, RunHistory, read_course
+from skinbatch.report.run_history import PARTS, RunHistory, read_history
 from skinbatch.report.summary import LISTED, Summary, WorthALook, also
 from skinbatch.report.tally import gather
 from skinbatch.report.words import grades_of, lesions, plain
@@ -104,12 +104,12 @@ def make_report(
         truth = against(results, request.judgement, request.thumbnails, config, progress)
 
     progress("drawing")
-    course = read_course(results, config.prices)
+    history = read_history(results, config.prices)
     gallery = None
     if request.thumbnails:
         gallery = thumbnails(results, request.thumbnails, config, progress)
 
-    content = _content(results, scoring, findings, course, gallery)
+    content = _content(results, scoring, findings, history, gallery)
     return render(
         "report.html.j2",
         **content,
@@ -124,7 +124,7 @@ def _content(
     results: Results,
     scoring: Scoring,
     findings: Summary,
-    course: RunHistory,
+    history: RunHistory,
     gallery: list[Thumbnail] | None,
 ) -> dict[str, Any]:
     """Return the values that the template shows."""
@@ -134,7 +134,7 @@ def _content(
         "title": f"Skin lesions on {findings.photos:,} photo{'' if findings.photos == 1 else 's'}",
         "dest": results.store.uri,
         "sentence": _sentence(findings),
-        "notes": [*_notes(results), *course.notes],
+        "notes": [*_notes(results), *history.notes],
         "cards": _cards(findings),
         "graded": f"{grades_of(grading.scheme)} {_COUNTED[grading.counting]} with a score of at least "
         f"{grading.threshold:g} are counted. This is the scheme {grading.scheme.name}.",
@@ -145,9 +145,9 @@ def _content(
         "filters": _filters(gallery or []),
         "statuses": list(findings.statuses.items()),
         "errors": findings.errors,
-        "course_plots": _course_plots(course),
-        "runs": course.runs[-20:],
-        "provenance": _provenance(results, scoring, grading, course),
+        "course_plots": _history_plots(history),
+        "runs": history.runs[-20:],
+        "provenance": _provenance(results, scoring, grading, history),
         "made": destination.now(),
     }
 
@@ -212,26 +212,26 @@ def _plots(summary: Summary, scoring: Scoring) -> list[str]:
     return plots
 
 
-def _course_plots(course: RunHistory) -> list[str]:
+def _history_plots(history: RunHistory) -> list[str]:
     plots = []
-    if course.minutes:
+    if history.minutes:
         plots.append(
             svg.lines(
-                course.minutes,
-                course.photos_per_second,
+                history.minutes,
+                history.photos_per_second,
                 "Throughput",
                 "minutes of running",
                 "photos a second",
             )
         )
-    if course.seconds:
-        seconds = {PARTS[part]: value for part, value in course.seconds.items()}
+    if history.seconds:
+        seconds = {PARTS[part]: value for part, value in history.seconds.items()}
         plots.append(svg.shares(seconds, "Where the time went", "seconds of all threads"))
     return plots
 
 
 def _provenance(
-    results: Results, scoring: Scoring, grading: Grading, course: RunHistory
+    results: Results, scoring: Scoring, grading: Grading, history: RunHistory
 ) -> list[tuple[str, str]]:
     described = destination.require_destination(results.store)
     stages = scoring.numbers.get("pack", {})
@@ -252,7 +252,7 @@ def _provenance(
         ("models (SHA-256)", models),
         ("settings", ", ".join(f"{plain(name)} {value}" for name, value in settings.items())),
         ("grading", describe(grading)),
-        ("machines", "; ".join(course.machines) or "unknown"),
+        ("machines", "; ".join(history.machines) or "unknown"),
     ]
     if scoring.taken:
         rows.append(("taken", f"{', '.join(scoring.taken)} from scoring {scoring.taken_from}"))

@@ -68,7 +68,7 @@ class RunHistory:
     photos_per_second: tuple[float, ...]
 
 
-def read_course(results: Results, prices: PriceSettings) -> RunHistory:
+def read_history(results: Results, prices: PriceSettings) -> RunHistory:
     """Read the records of all runs of the results' scoring.
 
     prices: for what each run cost; if none is set, those of its own settings.

@@ -23,7 +23,7 @@ def clean_up(ledger: Ledger, own: Snapshot, fresh: bool = False) -> int:
     """Delete everything that the new snapshot makes unnecessary, and return the number of objects.
 
     In this order: receipts that the snapshot does not name, data files that none of its receipts
-    names, folds and records of attempts, and files that dead writers left unfinished. Merged files
+    names, folds and records of deaths, and files that dead writers left unfinished. Merged files
     in which a unit is not named any more are replaced first.
 
     Args:
@@ -124,7 +124,7 @@ def _stale(ledger: Ledger, own: Snapshot, moved: Moved) -> Iterator[str]:
 
 
 def _needless(ledger: Ledger) -> Iterator[str]:
-    """Yield the keys of folds and records of attempts, which no snapshot names."""
+    """Yield the keys of folds and records of deaths, which no snapshot names."""
     for prefix in (
         layout.folds_prefix(ledger.fingerprint),
         layout.attempts_prefix(ledger.fingerprint),

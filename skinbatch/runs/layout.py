@@ -100,6 +100,7 @@ def folds_prefix(fingerprint: str) -> str:
 
 
 def attempts_prefix(fingerprint: str) -> str:
+    """Return the folder of attempts that ended with the death of their worker."""
     return f"_skinbatch/attempts/{fingerprint}/"
 
 

@@ -136,13 +136,13 @@ def last_death(store: Store, keys: Iterable[str]) -> Mapping[str, Any]:
 
 
 def inputs_name(inputs_sha256: str) -> str:
-    """Return the part of a unit's inputs_sha256 that is in the names of its deaths."""
+    """Return the part of inputs_sha256 that is in the keys of a unit's death records."""
     return inputs_sha256[:12]
 
 
 def write_death(
     store: Store, fingerprint: str, unit_id: str, inputs_sha256: str, record: Mapping[str, Any]
 ) -> None:
-    """Record that a worker died of a unit, so that the next driver continues the count."""
+    """Record that a unit killed its worker, so that the next driver continues the count."""
     key = f"{layout.attempts_prefix(fingerprint)}{unit_id}/{inputs_name(inputs_sha256)}.{layout.fresh()}.json"
     store.put(key, redacted(json.dumps(dict(record))).encode())

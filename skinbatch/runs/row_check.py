@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -53,11 +53,12 @@ class _SeenIds:
 
 
 def check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: VerifyReport) -> None:
-    """Compare the rows of every unit with the plan and with its receipts, and add what differs to the report."""
+    """Report rows that differ from the plan or from their receipts."""
     store = ledger.store
     by_unit: dict[str, list[Stub]] = {}
     for stub in current.receipts:
         by_unit.setdefault(UnitId(stub.unit_id).planned, []).append(stub)
+
     seen = _SeenIds()
     report.files = len(ledger.merged)
     with ThreadPoolExecutor(_READERS) as pool:
@@ -68,30 +69,22 @@ def check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: VerifyR
                     f"unit {unit.unit_id}: it is planned, but the snapshot names no receipt of it"
                 )
                 continue
+
             files = [f for r in unit_receipts for f in r.files]
             tables = list(pool.map(lambda f: _read_checked(store, f, report.differences), files))
             report.files += sum(not isinstance(file, MergedPart) for file in files)
-            ids: Ids = Counter()
-            statuses: Counter[str] = Counter()
-            for file, table in zip(files, tables, strict=True):
-                if table is None:
-                    continue
-                if file.kind == "images":
-                    statuses.update(table.column("status").to_pylist())
-                    columns = (
-                        table.column("image_id").to_pylist(),
-                        table.column("version").to_pylist(),
-                    )
-                    ids.update(zip(*columns, strict=True))
-                    seen.add(columns[0])
-                elif file.kind == "boxes":
-                    report.boxes += table.num_rows
+
+            ids, statuses, boxes = _counted(files, tables)
+            seen.add(image_id for image_id, _ in ids.elements())
+
+            report.boxes += boxes
             report.rows += sum(ids.values())
             recorded = sum((Counter(r.statuses) for r in unit_receipts), Counter())
             if None not in tables and statuses != recorded:
                 report.differences.append(
                     f"unit {unit.unit_id}: rows {dict(statuses)}, its receipts record {dict(recorded)}"
                 )
+
             if unit.shard is None:
                 report.photos += len(expected)
                 _compare(unit.unit_id, ids, expected, report.differences)
@@ -100,11 +93,29 @@ def check_rows(ledger: Ledger, checked: Plan, current: Snapshot, report: VerifyR
                 report.differences += _gaps(unit, unit_receipts)
                 report.photos += counted
                 _compare_shard(unit, ids, counted, report.differences)
+
     report.differences += [
         f"unit {u}: the snapshot names a receipt of it, but it is not planned" for u in by_unit
     ]
     if doubled := seen.doubled():
         report.differences += _doubled_rows(ledger, current, doubled)
+
+
+def _counted(
+    files: Sequence[DataFile], tables: Sequence[pa.Table | None]
+) -> tuple[Ids, Counter[str], int]:
+    """Return the rows of `images` by name and by status, and the number of boxes."""
+    ids: Ids = Counter()
+    statuses: Counter[str] = Counter()
+    boxes = 0
+    for file, table in zip(files, tables, strict=True):
+        if table is not None and file.kind == "images":
+            statuses.update(table.column("status").to_pylist())
+            names, versions = (table.column(name).to_pylist() for name in ("image_id", "version"))
+            ids.update(zip(names, versions, strict=True))
+        elif table is not None and file.kind == "boxes":
+            boxes += table.num_rows
+    return ids, statuses, boxes
 
 
 def _doubled_rows(ledger: Ledger, current: Snapshot, hashes: set[int]) -> list[str]:
@@ -138,7 +149,7 @@ def _expected(store: Store, fingerprint: str, checked: Plan) -> Iterator[tuple[P
             yield unit, Counter()
 
 
-def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | None:
+def _read_checked(store: Store, file: DataFile, differences: list[str]) -> pa.Table | None:
     where = store.uri_of(file.path)
     columns = ["image_id", "version", "status"]
     try:
@@ -147,51 +158,51 @@ def _read_checked(store: Store, file: DataFile, say: list[str]) -> pa.Table | No
         else:
             data, _ = store.get(file.path)
             if hashlib.sha256(data).hexdigest() != file.sha256:
-                say.append(
+                differences.append(
                     f"{where}: its bytes are not those that were written (its SHA-256 is not the receipt's)"
                 )
             table = read_columns(data, columns)
     except NotFoundError:
-        say.append(f"{where}: the file is gone")
+        differences.append(f"{where}: the file is gone")
         return None
     except TableError as e:
-        say.append(str(e))
+        differences.append(str(e))
         return None
     except (pa.ArrowException, OSError) as e:
-        say.append(f"{where}: not readable as Parquet: {e}")
+        differences.append(f"{where}: not readable as Parquet: {e}")
         return None
     if file.kind == "images" and table.column_names != columns:
-        say.append(f"{where}: has no columns image_id, version and status")
+        differences.append(f"{where}: has no columns image_id, version and status")
         return None
     if table.num_rows != file.rows:
-        say.append(f"{where}: {table.num_rows} rows, but its receipt records {file.rows}")
+        differences.append(f"{where}: {table.num_rows} rows, but its receipt records {file.rows}")
     return table
 
 
-def _compare(unit_id: str, ids: Ids, expected: Ids, say: list[str]) -> None:
-    _name(say, f"unit {unit_id}: planned but without a row", expected - ids)
+def _compare(unit_id: str, ids: Ids, expected: Ids, differences: list[str]) -> None:
+    _name(differences, f"unit {unit_id}: planned but without a row", expected - ids)
     _name(
-        say,
+        differences,
         f"unit {unit_id}: a row that the plan does not have",
         Counter({k: n for k, n in ids.items() if k not in expected}),
     )
 
 
-def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, say: list[str]) -> None:
+def _compare_shard(unit: PlannedUnit, ids: Ids, counted: int, differences: list[str]) -> None:
     assert unit.shard is not None
     prefix = f"{unit.shard.key}/"
     if sum(ids.values()) != counted:
-        say.append(
+        differences.append(
             f"unit {unit.unit_id}: {sum(ids.values())} rows of {unit.shard.key}, but its receipt records {counted}"
         )
     _name(
-        say,
+        differences,
         f"unit {unit.unit_id}: a row of another shard",
         Counter(k for k in ids if not k[0].startswith(prefix)),
     )
     wrong = Counter(k for k in ids if k[1] != unit.shard.version)
     _name(
-        say,
+        differences,
         f"unit {unit.unit_id}: rows of another version than {unit.shard.version}, which is planned",
         wrong,
     )
@@ -215,9 +226,9 @@ def _gaps(unit: PlannedUnit, unit_receipts: list[Receipt]) -> list[str]:
     return sentences
 
 
-def _name(say: list[str], what: str, keys: Ids) -> None:
+def _name(differences: list[str], what: str, keys: Ids) -> None:
     if not keys:
         return
     ids = sorted(image_id for image_id, _ in keys)
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    say.append(f"{what}: {', '.join(ids[:_NAMED])}{more}")
+    differences.append(f"{what}: {', '.join(ids[:_NAMED])}{more}")

@@ -35,7 +35,10 @@ def foreign(store: Store, fingerprint: str) -> list[str]:
 
 
 def changed_receipts(ledger: Ledger) -> Iterator[str]:
-    """Yield a sentence for each receipt that differs from their copy in a snapshot or fold; each is read once."""
+    """Yield a sentence for each receipt that differs from its copy in a snapshot or fold.
+
+    Each receipt is read once.
+    """
     for stub in ledger.changed():
         yield (
             f"{ledger.store.uri_of(stub.key(ledger.fingerprint))}: not what was written: it differs from its copy in a "

@@ -40,7 +40,7 @@ def verify(store: Store, scoring: str | None = None) -> VerifyReport:
     if newest is None:
         return report
     if current is None or current.plan != newest.name:
-        _tell_what_is_left(ledger, newest, report)
+        _report_units_left(ledger, newest, report)
 
     report.differences += [
         *_broken_receipts(ledger),
@@ -102,7 +102,7 @@ def _newest_plan(ledger: Ledger, current: Snapshot | None, report: VerifyReport)
     return newest
 
 
-def _tell_what_is_left(ledger: Ledger, newest: Plan, report: VerifyReport) -> None:
+def _report_units_left(ledger: Ledger, newest: Plan, report: VerifyReport) -> None:
     left = newest.units.where(ledger.proof(*inputs) is None for inputs in newest.units.inputs())
     report.units_left, photos = len(left), left.photos
     report.differences.append(

@@ -87,7 +87,9 @@ class PhotoResults:
     def _probabilities(
         self, outputs: Inferred, n: int
     ) -> tuple[dict[str, float], str | None] | ModelFailure:
-        """Return column -> probability for photo `n`, and the first classifier's class."""
+        """Return column -> probability for photo `n`, and the top class of the first classifier
+        that looked at it; or the failure of a classifier.
+        """
         columns: dict[str, float] = {}
         top: str | None = None
         for classifier, names, probs in zip(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from skinbatch.archive.members import unnamed_ref
-from skinbatch.archive.read_times import Reading
+from skinbatch.archive.reader_activity import Reading
 from skinbatch.archive.unit_reader import UnitReader, read_unit
 from skinbatch.errors import (
     ChangedError,
@@ -57,7 +57,7 @@ REQUESTS = 16
 MAX_LANES = 4
 DEVICE_LOST = 70
 # Most failed photos of a unit that the log names. The tables name all of them.
-MOST_TOLD = 100
+MOST_NAMED = 100
 MAX_REASONS = 20
 
 
@@ -113,7 +113,7 @@ class UnitScorer:
     def photos_further(self) -> int:
         """Return the photos of the present unit that are done, to show progress.
 
-        A photo counts once when it is decoded and once when it is scored.
+        Decoding a photo counts half, and scoring it the other half.
         """
         return self._further // 2
 
@@ -223,7 +223,7 @@ class UnitScorer:
         statuses = Counter(row.result.status.value for row in failed)
         named = tuple(
             (r.ref.image_id, r.result.status.value, r.result.error or "")
-            for r in failed[:MOST_TOLD]
+            for r in failed[:MOST_NAMED]
         )
         return UnitDone(
             receipt,

@@ -56,8 +56,8 @@ def equal_shares(available: Mapping[Sequence[str], int], size: int) -> dict[Sequ
     """
     shares: dict[Sequence[str], int] = {}
     groups = sorted(available, key=lambda group: (available[group], tuple(group)))
-
     remaining = size
+
     for n, group in enumerate(groups):
         shares[group] = min(available[group], remaining // (len(groups) - n))
         remaining -= shares[group]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import skinbatch
-from skinbatch.evaluate.judge_several import side_by_side
 from skinbatch.evaluate.request import EvaluationRequest
+from skinbatch.evaluate.several_scorings import side_by_side
 from skinbatch.reading import destination_store
 from skinbatch.report.compare import compare
 from skinbatch.report.compare_page import compare_page

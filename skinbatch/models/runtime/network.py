@@ -102,7 +102,7 @@ def _with_openvino(
         first, second = network.examples()
         with torch.no_grad():  # not inference_mode: explanations could not use its tensors
             right = network.run(second)
-        layout = OutputTree(right)
+        tree = OutputTree(right)
         compiled = openvino_runtime.compile_network(
             network.run, network.module, (first, second), runtime, precision
         )
@@ -113,7 +113,7 @@ def _with_openvino(
 
     if wrong := difference(tensors_of(right), outputs, compiled.precision):
         raise Unfit(f"other numbers than torch's: {wrong}")
-    return lambda x: layout.rebuilt(compiled(x))
+    return lambda x: tree.rebuilt(compiled(x))
 
 
 def computes_bf16(device: str) -> bool:
@@ -128,7 +128,7 @@ def _autocast(network: Network, device: str) -> RunNetwork:
     """Return a callable that lets torch compute in bf16, or in fp32 if the outputs do not allow it."""
     try:
         with torch.no_grad():
-            layout = OutputTree(network.run(network.examples()[0]))
+            tree = OutputTree(network.run(network.examples()[0]))
     # A user's network may fail in any way on an example and still work on photos.
     except Exception as e:
         log.warning("%s is computed in fp32, not in bf16: %s", network.name, first_line(e))
@@ -137,6 +137,6 @@ def _autocast(network: Network, device: str) -> RunNetwork:
     def in_bf16(x: Tensor) -> Any:
         with torch.autocast(device.split(":")[0], torch.bfloat16):
             output = network.run(x)
-        return layout.rebuilt([tensor.float() for tensor in tensors_of(output)])
+        return tree.rebuilt([tensor.float() for tensor in tensors_of(output)])
 
     return in_bf16

@@ -87,10 +87,9 @@ class DetectedPhotos:
         return float(np.mean(values)) if values else 0.0
 
     def counts(self, threshold: float) -> tuple[Ints, Ints]:
-        """Return (N,) true and found boxes of each photo, whatever their class."""
-        return self.truth.per_photo(), self.predicted.only(
-            self.predicted.score >= threshold
-        ).per_photo()
+        """Return (N,) true and predicted boxes of each photo, whatever their class."""
+        counted = self.predicted.only(self.predicted.score >= threshold)
+        return self.truth.per_photo(), counted.per_photo()
 
     def count_mae(self, threshold: float) -> float:
         truth, counted = self.counts(threshold)

@@ -13,7 +13,7 @@ from jobs.bench_evaluate import CLASSES, generate
 from skinbatch.evaluate.counted import counts_at
 from skinbatch.evaluate.evaluation import Evaluation, evaluate
 from skinbatch.evaluate.request import EvaluationRequest
-from skinbatch.evaluate.scoring_tables import FoundBoxes
+from skinbatch.evaluate.scoring_tables import PredictedBoxes
 from skinbatch.metrics.bootstrap import Resampling
 from skinbatch.metrics.boxes import Boxes
 from skinbatch.reading import destination_store
@@ -24,16 +24,16 @@ NEAR, TOUCHING, FAR, OFF_SKIN = [0, 0, 10, 10], [8, 8, 20, 20], [50, 50, 60, 60]
 
 
 @pytest.fixture
-def found() -> FoundBoxes:
+def found() -> PredictedBoxes:
     """Return three photos, the second without boxes; the best box of the first is off the skin."""
     boxes = Boxes.stack(
         [[OFF_SKIN, NEAR, TOUCHING, FAR], np.zeros((0, 4)), [NEAR]],
         [[0.95, 0.9, 0.6, 0.3], [], [0.5]],
     )
-    return FoundBoxes(boxes, np.array([False, True, True, True, True]), ("acne",))
+    return PredictedBoxes(boxes, np.array([False, True, True, True, True]), ("acne",))
 
 
-def test_each_box_on_the_skin_counts_from_its_score_on(found: FoundBoxes) -> None:
+def test_each_box_on_the_skin_counts_from_its_score_on(found: PredictedBoxes) -> None:
     assert counts_at(found, (0.25, 0.5, 0.75), "boxes").tolist() == [
         [3, 2, 1],
         [0, 0, 0],
@@ -41,7 +41,7 @@ def test_each_box_on_the_skin_counts_from_its_score_on(found: FoundBoxes) -> Non
     ]
 
 
-def test_connected_pieces_count_once(found: FoundBoxes) -> None:
+def test_connected_pieces_count_once(found: PredictedBoxes) -> None:
     assert counts_at(found, (0.25, 0.5, 0.75), "components").tolist() == [
         [2, 1, 1],
         [0, 0, 0],

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skinbatch.archive import tar
-from skinbatch.archive.read_times import Reading
+from skinbatch.archive.reader_activity import Reading
 from skinbatch.archive.shard import ShardReader
 from skinbatch.config import Config
 from skinbatch.scoring.ahead import Activity

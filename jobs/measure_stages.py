@@ -53,6 +53,13 @@ def measure_stages(pack: str, photos: Path, out: Path, part: str) -> list[str]:
     return rows if part == "train" else [*rows, *_of_classes(evaluations["classifier"])]
 
 
+def measure_detector(pack: str, photos: Path, out: Path, part: str) -> list[str]:
+    """Return the detector's rows of measure_stages, for a pack that shares its other stages."""
+    truths = copied_truths(photos, out, part)
+    (lesions,) = (truth for truth in truths if truth.stage == "detector")
+    return [*_of_lesions(evaluated(lesions, pack, out))]
+
+
 def tone_table(out: Path) -> Iterator[str]:
     """Yield a Markdown table of the numbers by skin tone. out: as it was given to measure_stages."""
     slices = {

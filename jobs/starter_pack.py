@@ -43,6 +43,7 @@ from jobs.measure_precision import WAYS, measure_precision
 from jobs.measure_stages import (
     PARTS,
     STAGES,
+    measure_detector,
     measure_stages,
     run_skinbatch,
     starter_recipe,
@@ -82,9 +83,8 @@ LIMITS = """## What it must not be used for
 
 It is no medical device. Do not use it to diagnose, to decide on a treatment, to reassure anybody, to choose patients for
 a trial, or to decide anything about a person. It is made to sort and describe large archives of photos, with people
-who look at what it finds.
-
-## Where it fails
+who look at what it finds."""
+FAILS = """## Where it fails
 
 - It misses lesions on photos unlike its training photos, so a count of 0 does not mean clear skin (*Measured on other
   kinds of photos*).
@@ -106,6 +106,14 @@ CLONES = """## Measured on other kinds of photos
 Measured by `python jobs/starter_pack.py measure-clones OUT` on lesions of ACNE04's validation part, and patches of plain skin,
 cloned onto clear faces of CelebA that the detector was not trained on; then on held-out photos of both annotated sets. Boxes of
 ACNE04 are noisy, so AP at IoU 0.3 and AP of centres mean more than AP at 0.5."""
+FAILS_LIKE_STARTER = """## Where it fails
+
+Where the starter pack fails, see its card; how the two detectors differ is in the second table below."""
+SHARED = """## Measured
+
+Segmenter and classifiers are the starter pack's, and its card has their numbers, which were measured in bf16; this pack computes
+in fp32. The detector was measured by `python jobs/starter_pack.py ship DIR --pack starter-frcnn`, from pixels to tables, with
+95 % bootstrap intervals over photos."""
 PRECISIONS = """## Precisions
 
 Measured by `python jobs/measure_precision.py PHOTOS OUT` on the photos of the first table, on a processor with bf16. The weights
@@ -262,6 +270,16 @@ def measure(pack: str, photos: Path, out: Path) -> str:
     )
 
 
+def measure_other(pack: str, photos: Path, out: Path) -> str:
+    """Return the measurements of a pack whose detector alone differs from the starter pack's."""
+    valid, train = (measure_detector(pack, photos, out / part, part) for part in PARTS)
+    clones = measure_clones(["starter", pack], photos, out / "clones")
+    head = ["", "| what | value | paper |", "|---|---|---|"]
+    return "\n".join(
+        [SHARED, *head, *valid, "", PAPERS, "", CLONES, "", *clones, "", MISSING, *head, *train]
+    )
+
+
 def ship(folder: Path) -> None:
     """Replace the pack that comes with skinbatch by the new one, and keep only the old terms."""
     pack = load_pack((folder / NAME).resolve())
@@ -353,17 +371,19 @@ def write_card(place: Path, pack: str, folder: Path, before: str) -> None:
     It has the measurements of `pack` and the gaps first, and then the text of the card `before`
     about the stages.
     """
-    name = load_pack(pack).name
-    parts = [f"# {name}", LIMITS, measure(pack, _prepared(folder), folder / "measured")]
-    if name not in OTHERS:
+    name, measured = load_pack(pack).name, folder / "measured"
+    parts = [f"# {name}", LIMITS]
+    if name in OTHERS:
+        parts.append(FAILS_LIKE_STARTER)
+        parts.append(measure_other(pack, _prepared(folder), measured))
+    else:
+        parts.append(FAILS)
+        parts.append(measure(pack, _prepared(folder), measured))
         precisions = folder / PRECISION / "tables.md"
         if precisions.exists():
             parts.append(f"{PRECISIONS}\n\n{precisions.read_text()}")
         parts += _more_photos(folder, place)
-    parts += [
-        "## Stages",
-        before[before.index(STAGES_TABLE) :],
-    ]
+    parts += ["## Stages", before[before.index(STAGES_TABLE) :]]
     (place / "CARD.md").write_text("\n\n".join(parts), encoding="utf-8")
 
 

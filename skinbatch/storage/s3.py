@@ -11,7 +11,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -31,7 +30,6 @@ from skinbatch.errors import (
 from skinbatch.storage.answers import length_of, modified_of, place_of, version_of
 from skinbatch.storage.client import s3_client, s3_errors
 from skinbatch.storage.deletes import Deletes
-from skinbatch.storage.ranges import RangeListing
 from skinbatch.storage.store import TEMPORARY, ObjectInfo
 from skinbatch.storage.traffic import TRAFFIC
 
@@ -69,24 +67,25 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        listing = RangeListing(partial(self._page, prefix), self._prefix + prefix)
-        for items in listing.pages():
-            for item in items:
+        token: str | None = ""
+        while token is not None:
+            page, token = self._page(prefix, token)
+            for item in page.get("Contents", ()):
                 key = item["Key"][len(self._prefix) :]
                 # Consoles create empty objects whose key ends with a slash, to show a folder.
                 folder = key.endswith("/") and not item["Size"]
                 if key and not folder and f"/{TEMPORARY}" not in f"/{key}":
                     yield ObjectInfo(key, item["Size"], version_of(item), modified_of(item))
 
-    def _page(self, prefix: str, where: dict[str, str]) -> tuple[dict[str, Any], str | None]:
+    def _page(self, prefix: str, token: str) -> tuple[dict[str, Any], str | None]:
         """Return a page of a listing, and the token of the next one; None after the last.
-
-        where: more parameters of the request.
 
         An answer that does not state whether it is the last page, such as an empty one, is
         requested again. It would otherwise end the listing silently.
         """
-        place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **where}
+        place = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if token:
+            place["ContinuationToken"] = token
         for attempt in range(1, self._settings.max_attempts + 1):
             with s3_errors(self.uri_of(prefix)):
                 page: dict[str, Any] = self._client.list_objects_v2(**place)
